@@ -1,0 +1,221 @@
+"""The job of one (feature set, shard): every video that has no valid result yet, into one part."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reelstack.config import FeatureSet
+from reelstack.errors import StoreError, VideoError
+from reelstack.extract.api import CountedFrames, window_status
+from reelstack.extract.devices import device_slot
+from reelstack.extract.engine import WindowSettings, extract_windows
+from reelstack.extract.parts import Part, VideoFolder, write_part
+from reelstack.files import digest, link_or_copy, locked, read_csv, state_folder
+from reelstack.ingest.journal import Journal, Row, finish_rows, require_unbroken
+from reelstack.media.frames import VideoReader
+from reelstack.models.base import Extractor
+from reelstack.models.registry import create_extractor
+from reelstack.models.weights import Checkpoint, read_record
+from reelstack.provenance import library_versions
+
+log = logging.getLogger(__name__)
+
+UNUSABLE = ("unreadable", "no_video", "missing", "timeout")
+
+
+class ShardExtraction:
+    """Extracts one feature set from one shard.
+
+    Args:
+        feature_set: the set, defaults filled in.
+        state: the shard's private folder; what is finished is kept there until it is packed.
+        checkpoints: component → verified checkpoint.
+        gpus: the job's `gpu` resource, 0 for the CPU.
+        threads: for decoding and, on the CPU, for the network.
+    """
+
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        *,
+        state: Path,
+        checkpoints: Mapping[str, Checkpoint],
+        gpus: int,
+        threads: int,
+    ) -> None:
+        self._set = feature_set
+        self._state = state
+        self._checkpoints = checkpoints
+        self._gpus = gpus
+        self._threads = threads
+        self._resources = ExitStack()
+        self._settings = WindowSettings(
+            feature_set.stack_size, feature_set.step_size, feature_set.tail, feature_set.top_k
+        )
+        hashes = {component: c.sha256 for component, c in checkpoints.items()}
+        self._parameters = {"set": feature_set.parameters(), "weights": hashes}
+
+    def run(self, rows: list[Row], part: Path, *, strict: bool) -> None:
+        """Bring `part` up to date; only videos without a valid result are computed."""
+        kept = self._state / "part.npz"
+        with locked(self._state / "lock"), self._resources:
+            previous = self._resources.enter_context(Part(kept)) if kept.exists() else None
+            done = finish_rows(
+                rows,
+                journal=Journal(self._state / "rows.jsonl"),
+                key=self._key,
+                work=self._extract,
+                reusable=lambda row: self._has_payload(row, previous),
+            )
+            require_unbroken(done, strict=strict)
+            folders = {r["key"]: p for r in done if (p := self._state / r["key"]).is_dir()}
+            provenance = self._provenance(previous)
+            write_part(kept, done, folders=folders, previous=previous, provenance=provenance)
+            link_or_copy(kept, part)
+            for folder in self._state.glob("*/"):
+                shutil.rmtree(folder)
+
+    def _key(self, row: Row) -> str:
+        """What the result depends on: the content, how it is read, and the parameters."""
+        media = {k: row[k] for k in ("video_id", "sha256", "media_key", "media_status")}
+        return digest(self._parameters | media)
+
+    def _has_payload(self, row: Row, previous: Part | None) -> bool:
+        if not row.get("num_windows") or (self._state / row["key"]).is_dir():
+            return True
+        return previous is not None and row["key"] in previous
+
+    @functools.cached_property
+    def _extractor(self) -> Extractor:
+        """Loaded for the first video that needs it: a shard without work never loads a model."""
+        device = self._resources.enter_context(device_slot(self._gpus))
+        torch.set_num_threads(self._threads)
+        extractor = create_extractor(self._set.entry)
+        files = {component: c.path for component, c in self._checkpoints.items()}
+        extractor.load(files, device=device, precision=self._set.precision)
+        log.info("%s loaded on %s", self._set.model, device)
+        return extractor
+
+    def _extract(self, row: Row) -> Row:
+        if row["media_status"] in UNUSABLE:
+            raise VideoError(row["media_status"], row["media_error"])
+        sampled = self._set.fps if self._set.fps_method == "sample" else None
+        reencoded = self._set.fps_method == "reencode"
+        if reencoded and not Path(row["media_path"]).is_file():
+            raise StoreError(
+                f"{row['media_path']} is missing although it was re-encoded: run snakemake with "
+                "--forcerun reencode"
+            )
+        extractor = self._extractor
+        with VideoReader(
+            row["media_path"], sample_fps=sampled, own_clock=reencoded, threads=self._threads
+        ) as reader:
+            frames = CountedFrames(reader)
+            with VideoFolder(self._state, self._key(row)) as writer:
+                for rows in extract_windows(frames, extractor, self._settings):
+                    unwanted = set(self._set.entry.streams) - set(self._set.streams)
+                    writer.append({n: v for n, v in rows.items() if n not in unwanted})
+        result = self._result(row, reader, frames.count, writer.num_rows)
+        log.info("%s: %d windows, %s", row["video_id"], result["num_windows"], result["status"])
+        return result
+
+    def _result(self, row: Row, reader: VideoReader, num_frames: int, num_windows: int) -> Row:
+        status, error = window_status(
+            num_windows=num_windows, num_frames=num_frames, settings=self._settings
+        )
+        problem = row["media_error"] or reader.problem
+        if problem:
+            status, error = "truncated", problem
+        return {
+            "status": status,
+            "error": error,
+            "num_windows": num_windows,
+            "frames_decoded": row["frames_decoded"] or reader.num_source_frames,
+            "frames_used": num_frames,
+            "fps": self._set.fps or round(reader.fps, 6),
+            "height": reader.height,
+            "width": reader.width,
+        }
+
+    def _provenance(self, previous: Part | None) -> dict[str, Any]:
+        if "_extractor" not in self.__dict__ and previous is not None:
+            return previous.provenance
+        device = "none"
+        if "_extractor" in self.__dict__:
+            device = _device_name(self._extractor.device)
+        return {
+            "device": device,
+            "versions": library_versions("torch", "torchvision", "av", "numpy"),
+            **self._parameters,
+        }
+
+
+def shard_rows(
+    probe_table: Path | str, reencode_table: Path | str | None, videos: Path | str | None
+) -> list[Row]:
+    """The shard's videos with the file to read and what earlier stages found out about it.
+
+    Args:
+        probe_table: the shard's probe table.
+        reencode_table, videos: table and folder of the re-encoding, None to read the sources.
+
+    Returns:
+        Rows with `video_id`, `sha256`, `media_path`, `media_key`, `media_status`,
+        `media_error` and `frames_decoded` (of the source, 0 if not decoded yet).
+    """
+    probed = read_csv(probe_table)
+    reencoded = {r["video_id"]: r for r in read_csv(reencode_table)} if reencode_table else {}
+    rows: list[Row] = []
+    for facts in probed:
+        media = reencoded.get(facts["video_id"], facts)
+        file = Path(str(videos), media["file"]) if reencoded else facts["path"]
+        rows.append(
+            {
+                "video_id": facts["video_id"],
+                "sha256": facts["sha256"],
+                "media_path": str(file),
+                "media_key": media.get("key", "source"),
+                "media_status": media["status"],
+                "media_error": media["error"],
+                "frames_decoded": int(media.get("frames_in") or 0),
+            }
+        )
+    return rows
+
+
+def extract_shard(
+    *,
+    feature_set: FeatureSet,
+    probe_table: str,
+    reencode_table: str | None,
+    videos: str | None,
+    weights_record: str,
+    part: str,
+    gpus: int,
+    threads: int,
+    strict: bool,
+) -> None:
+    """The whole job; paths as the rule names them."""
+    extraction = ShardExtraction(
+        feature_set,
+        state=state_folder(part),
+        checkpoints=read_record(weights_record),
+        gpus=gpus,
+        threads=threads,
+    )
+    rows = shard_rows(probe_table, reencode_table, videos)
+    extraction.run(rows, Path(part), strict=strict)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return str(device.type)

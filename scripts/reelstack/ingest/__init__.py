@@ -1,0 +1,1 @@
+"""Finding videos, assigning them to shards, probing them."""

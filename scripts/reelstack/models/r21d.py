@@ -1,0 +1,87 @@
+"""R(2+1)D and its siblings: 3D ResNets that read windows of frames.
+
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
+Checkpoints: torchvision (18 layers, R3D, MC3) and ig65m-pytorch (34 layers).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
+from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
+
+from reelstack.models.base import SingleNetwork
+from reelstack.models.r21d_tiny import tiny_r2plus1d
+from reelstack.models.registry import ModelEntry
+
+MEAN = (0.43216, 0.394666, 0.37645)
+STD = (0.22803, 0.22145, 0.216989)
+
+
+def r2plus1d_34(num_classes: int) -> nn.Module:
+    """The 34-layer network of ig65m-pytorch: (B, 3, T, H, W) → (B, num_classes).
+
+    It differs from torchvision's scheme in the mid-planes of each stage's first block and in
+    batch norm (eps 1e-3), as converted from Caffe2.
+    """
+    network = VideoResNet(
+        block=BasicBlock,
+        conv_makers=[Conv2Plus1D] * 4,
+        layers=[3, 4, 6, 3],
+        stem=R2Plus1dStem,
+        num_classes=num_classes,
+    )
+    network.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
+    network.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
+    network.layer4[0].conv2[0] = Conv2Plus1D(512, 512, 1152)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eps, module.momentum = 1e-3, 0.9
+    return network
+
+
+NETWORKS = {
+    "r2plus1d_18": lambda classes: r2plus1d_18(num_classes=classes),
+    "r3d_18": lambda classes: r3d_18(num_classes=classes),
+    "mc3_18": lambda classes: mc3_18(num_classes=classes),
+    "r2plus1d_34": r2plus1d_34,
+    "tiny_r2plus1d": tiny_r2plus1d,
+}
+
+
+class VideoResNetExtractor(SingleNetwork):
+    """float [0, 1] → bilinear to `resize` → centre crop → normalise; features after pooling."""
+
+    def build_network(self) -> nn.Module:
+        return NETWORKS[self.entry.options["network"]](self.entry.num_classes)
+
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last_3d
+
+    def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
+        height, width = self.entry.options["resize"]
+        crop = self.entry.options["crop"]
+        top, left = round((height - crop) / 2), round((width - crop) / 2)
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        scaled = functional.interpolate(
+            pixels.permute(0, 3, 1, 2).float() / 255,
+            size=(height, width),
+            mode="bilinear",
+            align_corners=False,
+        )
+        mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
+        std = torch.tensor(STD, device=self.device).view(3, 1, 1)
+        return (scaled[..., top : top + crop, left : left + crop] - mean) / std
+
+    def arrange(self, windows: Tensor) -> Tensor:
+        clips = windows.transpose(1, 2)
+        return clips.contiguous(memory_format=torch.channels_last_3d)
+
+
+def build(entry: ModelEntry) -> VideoResNetExtractor:
+    """The family's extractor for `entry`."""
+    return VideoResNetExtractor(entry)

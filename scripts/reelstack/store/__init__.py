@@ -1,0 +1,1 @@
+"""The Zarr store, the manifest and what reads them."""

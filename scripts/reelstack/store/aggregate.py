@@ -1,0 +1,117 @@
+"""The aggregating job: parts and tables in, store, manifest and provenance out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+import zarr
+
+from reelstack.config import Config, FeatureSet, load_config
+from reelstack.extract.parts import Part
+from reelstack.files import locked, read_csv, state_folder, write_text
+from reelstack.models.labels import class_names
+from reelstack.provenance import run_provenance
+from reelstack.store.manifest import manifest_rows, write_manifest
+from reelstack.store.writer import Rows, update_store
+
+
+def aggregate(
+    *,
+    config: str,
+    sets: Sequence[str],
+    probes: Sequence[str],
+    reencodes: Sequence[str],
+    parts: Sequence[str],
+    manifest: str,
+    provenance: str,
+) -> None:
+    """Bring the store up to date and write the manifest.
+
+    Args:
+        config: the merged configuration that the main process wrote.
+        sets: the feature sets.
+        probes: probe tables, one per shard.
+        reencodes: re-encoding tables of every shard and rate, for the ffmpeg versions in use.
+        parts: every set's parts, set by set in the order of `sets`.
+        manifest, provenance: what to write; the store is `store.zarr` beside them.
+    """
+    settings = load_config(yaml.safe_load(Path(config).read_text()))
+    store = Path(manifest).with_name("store.zarr")
+    tables = {Path(path).stem: read_csv(path) for path in probes}
+    probed = {row["video_id"]: row for rows in tables.values() for row in rows}
+    shard_of = {row["video_id"]: shard for shard, rows in tables.items() for row in rows}
+    with locked(state_folder(manifest) / "lock"), ExitStack() as stack:
+        opened = {
+            name: [stack.enter_context(Part(path)) for path in of_set]
+            for name, of_set in zip(sets, batched(parts, len(tables)), strict=True)
+        }
+        rows = {name: _set_rows(of_set) for name, of_set in opened.items()}
+        origins = _origins(settings, opened, reencodes)
+        attributes = {
+            name: _set_attributes(settings.feature_sets[name], origins["feature_sets"][name])
+            for name in sets
+        }
+        root = {"title": "Reelstack features", "config": settings.merged, "provenance": origins}
+        update_store(store, rows, attributes | {"": root})
+    manifest_table = []
+    for name, of_set in rows.items():
+        manifest_table += manifest_rows(
+            settings.feature_sets[name],
+            probed=probed,
+            shards=shard_of,
+            results={video_id: row for video_id, (_, row) in of_set.items()},
+            row_starts=_row_starts(store, name),
+            weights=origins["feature_sets"][name][-1]["weights"],
+        )
+    write_text(provenance, json.dumps(origins, indent=1, sort_keys=True) + "\n")
+    write_manifest(manifest, manifest_table)
+
+
+def batched(values: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Consecutive slices of `size`."""
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def _set_rows(parts: Sequence[Part]) -> Rows:
+    return {row["video_id"]: (part, row) for part in parts for row in part.rows}
+
+
+def _origins(
+    settings: Config, parts: Mapping[str, Sequence[Part]], reencodes: Sequence[str]
+) -> dict[str, Any]:
+    """Where everything in the store came from, each distinct origin once."""
+    ffmpeg = {r["ffmpeg_version"] for path in reencodes for r in read_csv(path)} - {""}
+    feature_sets = {}
+    for name, of_set in parts.items():
+        distinct = {json.dumps(part.provenance, sort_keys=True) for part in of_set}
+        feature_sets[name] = [json.loads(text) for text in sorted(distinct)]
+    return run_provenance() | {
+        "ffmpeg": sorted(ffmpeg),
+        "encoder": settings.merged["fps"]["encoder"],
+        "feature_sets": feature_sets,
+    }
+
+
+def _set_attributes(feature_set: FeatureSet, origins: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": feature_set.model,
+        "family": feature_set.entry.family,
+        "streams": list(feature_set.streams),
+        "feature_dim": feature_set.entry.feature_dim,
+        "top_k": feature_set.top_k,
+        "labels": list(class_names(feature_set.entry)),
+        "parameters": feature_set.parameters(),
+        "provenance": origins,
+    }
+
+
+def _row_starts(store: Path, name: str) -> dict[str, int]:
+    group = zarr.open_group(store, mode="r")[name]
+    assert isinstance(group, zarr.Group)
+    ids, starts = group["video_id"], group["row_start"]
+    return dict(zip(map(str, ids[:]), map(int, starts[:]), strict=True))
