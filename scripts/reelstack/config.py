@@ -45,6 +45,7 @@ class FeatureSet:
 
     @property
     def entry(self) -> ModelEntry:
+        """The model's registry entry."""
         return MODELS[self.model]
 
     @property
@@ -81,6 +82,7 @@ class Config:
 
     @property
     def output(self) -> str:
+        """The folder of all results."""
         return str(self.merged["output"])
 
     @property
@@ -108,7 +110,9 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     merged = copy.deepcopy(dict(raw))
     problems = [_explain(error) for error in _schema_validator().iter_errors(merged)]
     if problems:
-        raise ConfigError("the configuration is not valid:\n" + "\n".join(f"  {p}" for p in problems))
+        raise ConfigError(
+            "the configuration is not valid:\n" + "\n".join(f"  {p}" for p in problems)
+        )
     _fill_defaults(_schema_validator().schema, merged)
     sets = {name: _feature_set(name, merged) for name in merged["features"]}
     weights = dict(_local_weights(merged["weights"]))
@@ -141,7 +145,9 @@ def _explain(error: ValidationError) -> str:
         names = ", ".join(f"{where}{k}" for k in unknown)
         return f"{names}: unknown key; allowed: {', '.join(allowed)}.{nearest(unknown[0], allowed)}"
     if error.validator == "enum":
-        return f"{key} is {value!r}; allowed: {', '.join(map(str, rule))}.{nearest(str(value), rule)}"
+        return (
+            f"{key} is {value!r}; allowed: {', '.join(map(str, rule))}.{nearest(str(value), rule)}"
+        )
     if error.validator == "required":
         return f"{key}: {error.message}"
     allowed = error.schema.get("x-allowed") or f"{error.validator} {rule}"

@@ -85,7 +85,7 @@ def sha256_of(path: Path | str) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`: a hard link, or a copy where links are not to be had."""
+    """Make `target` the same file as `source`: a hard link, or a copy where there are no links."""
     with atomic_path(target) as temporary:
         try:
             os.link(source, temporary)

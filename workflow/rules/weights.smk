@@ -14,9 +14,9 @@ rule fetch_weights:
         record="<results>/weights/{model}.json",
     log:
         "<logs>/fetch_weights/{model}.log",
+    localrule: True
     conda:
         "../../envs/weights.yaml"
-    localrule: True
     resources:
         mem_mb=1000,
         runtime=120,

@@ -152,7 +152,7 @@ class CountedFrames:
 def window_status(
     *, num_windows: int, num_frames: int, settings: WindowSettings
 ) -> tuple[str, str]:
-    """"ok", or "too_short" with the reason for a video without any window."""
+    """ "ok", or "too_short" with the reason for a video without any window."""
     if num_windows:
         return "ok", ""
     return "too_short", (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,9 @@ class WindowSettings:
     top_k: int
 
 
-Arrays = dict[str, NDArray[np.generic]]
-"""Rows of some windows: one float32 (B, D) array per stream, `time_start` and `time_end` float64
-(B,), `valid_frames` int32 (B,), and with predictions `class_index` int32 and `score` float32 (B, k)."""
+Arrays = dict[str, NDArray[Any]]
+"""Rows of B windows: one float32 (B, D) array per stream, `time_start` and `time_end` float64 (B,),
+`valid_frames` int32 (B,); with predictions also `class_index` int32 and `score` float32 (B, k)."""
 
 
 def extract_windows(

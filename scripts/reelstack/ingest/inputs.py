@@ -12,8 +12,41 @@ from reelstack.errors import ConfigError, nearest
 from reelstack.files import CHECKOUT, read_csv
 
 VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .amv .asf .avi .dv .divx .f4v .flv .gif .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpe "
-    ".mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
+    [
+        ".3g2",
+        ".3gp",
+        ".amv",
+        ".asf",
+        ".avi",
+        ".dv",
+        ".divx",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".m2t",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpe",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".nut",
+        ".ogm",
+        ".ogv",
+        ".qt",
+        ".rm",
+        ".rmvb",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
 )
 """What a folder is searched for; a file, a glob or a list entry may have any suffix."""
 
@@ -37,6 +70,7 @@ class Video:
 
     @property
     def fingerprint(self) -> str:
+        """`size:mtime_ns`; the same as long as nobody wrote to the file."""
         return f"{self.size_bytes}:{self.mtime_ns}"
 
 
@@ -143,8 +177,8 @@ def _listed_videos(list_file: Path) -> Iterator[Video]:
         video_id = row.get("video_id") or video.video_id
         if video_id.startswith("/") or {"", ".", ".."} & set(video_id.split("/")):
             raise ConfigError(
-                f"videos: row {number} of {str(list_file)!r} has the video_id {video_id!r}; allowed: "
-                "names joined by '/', none of them empty, '.' or '..'"
+                f"videos: row {number} of {str(list_file)!r} has the video_id {video_id!r}; "
+                "allowed: names joined by '/', none of them empty, '.' or '..'"
             )
         yield Video(video_id, video.path, video.size_bytes, video.mtime_ns)
 

@@ -54,7 +54,7 @@ def finish_rows(
     journal: Journal,
     key: Callable[[Row], str],
     work: Callable[[Row], Row],
-    reusable: Callable[[Row], bool] = lambda done: True,
+    reusable: Callable[[Row], bool] = lambda _: True,
     workers: int = 1,
 ) -> list[Row]:
     """Do the work that the journal does not hold yet; rows in, rows out, in the same order.
@@ -71,9 +71,9 @@ def finish_rows(
     def finish(row: Row) -> Row:
         video_id, row_key = row["video_id"], key(row)
         done = journal.rows.get(video_id)
-        if done and done["key"] == row_key and done["status"] not in TRANSIENT_STATUSES:
-            if reusable(done):
-                return done
+        is_valid = done and done["key"] == row_key and done["status"] not in TRANSIENT_STATUSES
+        if done and is_valid and reusable(done):
+            return done
         try:
             result = {"status": "ok", "error": "", **work(row)}
         except VideoError as error:

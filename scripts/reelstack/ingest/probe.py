@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from reelstack.files import sha256_of
 from reelstack.media.frames import open_container, video_stream
 
 PROBE_COLUMNS = (
-    "video_id path status error sha256 size_bytes container codec pix_fmt width height rotation "
-    "fps fps_real vfr frames_declared duration_seconds audio_codec audio_sample_rate "
-    "audio_channels audio_duration_seconds"
+    "video_id path status error sha256 size_bytes container codec pix_fmt width height "
+    "rotation fps fps_real vfr frames_declared duration_seconds audio_codec "
+    "audio_sample_rate audio_channels audio_duration_seconds"
 ).split()
 
 
@@ -87,7 +88,7 @@ def packet_facts(container: Any, stream: Any) -> dict[str, Any]:
                 if rotation is None:
                     rotation = _first_rotation(packet)
     times.sort()
-    steps = [(b - a) * float(stream.time_base) for a, b in zip(times, times[1:], strict=False)]
+    steps = [(b - a) * float(stream.time_base) for a, b in pairwise(times)]
     return {
         "rotation": (rotation or 0) % 360,
         "vfr": _is_uneven(steps, tick=float(stream.time_base)),

@@ -49,7 +49,9 @@ def update_plan(
             plan_rows = [
                 {"video_id": v.video_id, "path": v.path, "fingerprint": v.fingerprint} for v in rows
             ]
-            write_text_if_changed(folder / "plan" / f"{shard}.csv", csv_text(plan_rows, PLAN_COLUMNS))
+            write_text_if_changed(
+                folder / "plan" / f"{shard}.csv", csv_text(plan_rows, PLAN_COLUMNS)
+            )
         live = sorted(members)
         write_text_if_changed(folder / "plan" / "live.txt", "".join(f"{s}\n" for s in live))
     return live

@@ -79,7 +79,7 @@ def arguments(
         format="mp4",
     )
     options = ("-nostdin", "-hide_banner", "-loglevel", "level+verbose", "-filter_threads", "1")
-    return ffmpeg.get_args(output.global_args(*options).overwrite_output())
+    return list(ffmpeg.get_args(output.global_args(*options).overwrite_output()))
 
 
 def reencode_video(
@@ -109,7 +109,7 @@ def reencode_video(
     require_encoder(executable, encoder["codec"])
     started = time.monotonic()
     timeout = max(_MIN_TIMEOUT_SECONDS, _TIMEOUT_PER_VIDEO_SECOND * duration_seconds)
-    settings = {"fps": fps, "encoder": encoder, "width": width, "height": height}
+    settings: dict[str, Any] = {"fps": fps, "encoder": encoder, "width": width, "height": height}
     with atomic_path(target) as temporary:
         command = [executable, *arguments(source, str(temporary), **settings)]
         code, log = _run(command, timeout=timeout)
@@ -157,7 +157,11 @@ def _counts(log: str) -> tuple[int, int, int]:
 
 def _failure(code: int, log: str, *, codec: str) -> Exception:
     """Whose fault a failed run is: the video's, or the machine's or the settings'."""
-    lines = [re.sub(r"^(\[[^]]*\] )*", "", s) for s in log.splitlines() if "[error]" in s or "[fatal]" in s]
+    lines = [
+        re.sub(r"^(\[[^]]*\] )*", "", s)
+        for s in log.splitlines()
+        if "[error]" in s or "[fatal]" in s
+    ]
     said = "; ".join(dict.fromkeys(lines)) or f"ffmpeg ended with status {code}"
     machine = ("No space left on device", "Permission denied", "Cannot allocate memory")
     if any(text in log for text in machine) or f"[{codec}" in log.partition("[error]")[2]:

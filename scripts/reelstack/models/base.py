@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 from reelstack.models.checkpoint import load_checkpoint
 from reelstack.models.registry import ModelEntry
@@ -60,15 +61,16 @@ class SingleNetwork(Extractor):
     def build_network(self) -> nn.Module:
         """The network with the parameter names of the published checkpoint."""
 
+    @override
     def load(self, weights: Mapping[str, Path], *, device: str, precision: str) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
         network = self.build_network().eval()
         load_checkpoint(network, weights["rgb"], model=self.entry.name)
-        self.classifier = network.fc.to(device)  # type: ignore[union-attr, operator]
+        self.classifier = network.get_submodule("fc").to(device)
         network.fc = nn.Identity()
         fold_batch_norm(network)
-        self.network = network.to(device=device, memory_format=self.memory_format())
+        self.network = network.to(device).to(memory_format=self.memory_format())  # type: ignore[call-overload]
         self.device, self.precision = torch.device(device), precision
         exact_float32()
 
@@ -76,10 +78,12 @@ class SingleNetwork(Extractor):
         """The layout of the weights that this device computes fastest with."""
         return torch.channels_last
 
+    @override
     def forward(self, windows: Tensor) -> dict[str, Tensor]:
         reduced = self.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=reduced
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced),
         ):
             features = self.network(self.arrange(windows))
         return {"rgb": features.float()}
@@ -88,6 +92,7 @@ class SingleNetwork(Extractor):
     def arrange(self, windows: Tensor) -> Tensor:
         """(B, T, C, h, w) → what the network takes."""
 
+    @override
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = self.classifier(features["rgb"])

@@ -69,13 +69,15 @@ def load_checkpoint(network: nn.Module, path: Path | str, *, model: str) -> None
     ]
     problems = [
         f"{len(keys)} {what}: {', '.join(keys[:_LISTED])}{' …' if len(keys) > _LISTED else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("wrong shape", shapes),
+        )
         if keys
     ]
     if problems:
-        raise WeightsError(
-            f"checkpoint {path} is not one of {model}:\n  " + "\n  ".join(problems)
-        )
+        raise WeightsError(f"checkpoint {path} is not one of {model}:\n  " + "\n  ".join(problems))
     network.load_state_dict(state, strict=False)
 
 

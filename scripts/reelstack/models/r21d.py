@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
+from typing_extensions import override
 
 from reelstack.models.base import SingleNetwork
 from reelstack.models.r21d_tiny import tiny_r2plus1d
@@ -28,16 +29,16 @@ def r2plus1d_34(num_classes: int) -> nn.Module:
     It differs from torchvision's scheme in the mid-planes of each stage's first block and in
     batch norm (eps 1e-3), as converted from Caffe2.
     """
-    network = VideoResNet(
+    network: nn.Module = VideoResNet(
         block=BasicBlock,
         conv_makers=[Conv2Plus1D] * 4,
         layers=[3, 4, 6, 3],
         stem=R2Plus1dStem,
         num_classes=num_classes,
     )
-    network.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
-    network.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
-    network.layer4[0].conv2[0] = Conv2Plus1D(512, 512, 1152)
+    for layer, planes, mid_planes in ((2, 128, 288), (3, 256, 576), (4, 512, 1152)):
+        convolution = Conv2Plus1D(planes, planes, mid_planes)
+        network.get_submodule(f"layer{layer}.0.conv2")[0] = convolution  # type: ignore[operator]
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eps, module.momentum = 1e-3, 0.9
@@ -56,12 +57,16 @@ NETWORKS = {
 class VideoResNetExtractor(SingleNetwork):
     """float [0, 1] → bilinear to `resize` → centre crop → normalise; features after pooling."""
 
+    @override
     def build_network(self) -> nn.Module:
-        return NETWORKS[self.entry.options["network"]](self.entry.num_classes)
+        network: nn.Module = NETWORKS[self.entry.options["network"]](self.entry.num_classes)
+        return network
 
+    @override
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last_3d
 
+    @override
     def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
         height, width = self.entry.options["resize"]
         crop = self.entry.options["crop"]
@@ -77,6 +82,7 @@ class VideoResNetExtractor(SingleNetwork):
         std = torch.tensor(STD, device=self.device).view(3, 1, 1)
         return (scaled[..., top : top + crop, left : left + crop] - mean) / std
 
+    @override
     def arrange(self, windows: Tensor) -> Tensor:
         clips = windows.transpose(1, 2)
         return clips.contiguous(memory_format=torch.channels_last_3d)

@@ -59,9 +59,7 @@ def _video_resnet(
     labels: str | None = KINETICS,
 ) -> ModelEntry:
     options = {"network": network, "resize": (128, 171), "crop": 112}
-    return ModelEntry(
-        name, "r21d", stack, stack, 512, num_classes, labels, gmac, options=options
-    )
+    return ModelEntry(name, "r21d", stack, stack, 512, num_classes, labels, gmac, options=options)
 
 
 def _resnet(depth: int, feature_dim: int, gmac: float) -> ModelEntry:

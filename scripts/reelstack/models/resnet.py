@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import get_model
+from typing_extensions import override
 
 from reelstack.models.base import SingleNetwork
 from reelstack.models.registry import ModelEntry
@@ -24,10 +25,12 @@ STD = (0.229, 0.224, 0.225)
 class ResNetExtractor(SingleNetwork):
     """Shorter side to 256 (PIL bilinear, uint8) → centre crop 224 → normalise; pooled features."""
 
+    @override
     def build_network(self) -> nn.Module:
         network: nn.Module = get_model(self.entry.name, weights=None)
         return network
 
+    @override
     def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
         crops = np.stack([_resized_crop(frame) for frame in frames])
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2)
@@ -35,10 +38,12 @@ class ResNetExtractor(SingleNetwork):
         std = torch.tensor(STD, device=self.device).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std
 
+    @override
     def arrange(self, windows: Tensor) -> Tensor:
         # Frame-wise: a longer stack has the mean of its frames' features (see `forward`).
         return windows.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
+    @override
     def forward(self, windows: Tensor) -> dict[str, Tensor]:
         features = super().forward(windows)["rgb"]
         return {"rgb": features.view(*windows.shape[:2], -1).mean(1)}

@@ -60,6 +60,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
+        """Where the file is on this machine."""
         return CHECKOUT / self.file
 
 
@@ -97,6 +98,22 @@ def ensure_weights(
     return {c: _ensure_component(entry, c, (local or {}).get(c)) for c in entry.components}
 
 
+def weights_states(entry: ModelEntry) -> tuple[str, str]:
+    """Licences of a model's checkpoints, and whether they are on disk, for the table of models."""
+    published = catalogue().get(entry.name, {})
+    licences = {c.licence.split(";")[0] for c in published.values()}
+    states = {
+        "in the checkout" if c.file else "fetched" if _download_path(c).exists() else "to fetch"
+        for c in published.values()
+    }
+    return " / ".join(sorted(licences)), " / ".join(sorted(states))
+
+
+def _download_path(published: CatalogueEntry) -> Path:
+    assert published.url is not None
+    return weights_folder() / published.url.rsplit("/", 1)[-1]
+
+
 def _ensure_component(entry: ModelEntry, component: str, local: str | Path | None) -> Checkpoint:
     if local is not None:
         if not Path(local).is_file():
@@ -111,10 +128,9 @@ def _ensure_component(entry: ModelEntry, component: str, local: str | Path | Non
     if published.file:
         path = CHECKOUT / published.file
     else:
-        assert published.url is not None
-        path = weights_folder() / published.url.rsplit("/", 1)[-1]
+        path = _download_path(published)
         if not path.exists():
-            download(published.url, path, size_bytes=published.size_bytes)
+            download(str(published.url), path, size_bytes=published.size_bytes)
     checkpoint = _checkpoint(path, source=published.url or str(published.file))
     if not checkpoint.sha256.startswith(published.sha256):
         raise WeightsError(

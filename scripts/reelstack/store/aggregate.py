@@ -58,7 +58,7 @@ def aggregate(
         }
         root = {"title": "Reelstack features", "config": settings.merged, "provenance": origins}
         update_store(store, rows, attributes | {"": root})
-    manifest_table = []
+    manifest_table: list[dict[str, Any]] = []
     for name, of_set in rows.items():
         manifest_table += manifest_rows(
             settings.feature_sets[name],
@@ -111,7 +111,6 @@ def _set_attributes(feature_set: FeatureSet, origins: list[dict[str, Any]]) -> d
 
 
 def _row_starts(store: Path, name: str) -> dict[str, int]:
-    group = zarr.open_group(store, mode="r")[name]
-    assert isinstance(group, zarr.Group)
+    group: Any = zarr.open_group(store, mode="r")[name]
     ids, starts = group["video_id"], group["row_start"]
     return dict(zip(map(str, ids[:]), map(int, starts[:]), strict=True))

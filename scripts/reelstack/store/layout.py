@@ -10,7 +10,7 @@
                   video_id      (video)
                   row_start     (video)         first row of the video in obs
                   row_size      (video)         its number of rows
-                  status        (video)
+                  status, error (video)
                   key           (video)         what the rows were computed from
 
 A set with several streams has `features_<stream>` (obs, feature_<stream>) per stream.
@@ -42,7 +42,9 @@ class ArraySpec:
 
 
 OBS_SPECS = {
-    "time_start": ArraySpec(("obs",), "float64", "time when the window's first frame is shown", "s"),
+    "time_start": ArraySpec(
+        ("obs",), "float64", "time when the window's first frame is shown", "s"
+    ),
     "time_end": ArraySpec(("obs",), "float64", "time when the window's last real frame ends", "s"),
     "valid_frames": ArraySpec(("obs",), "int32", "real frames in the window", "frames"),
     "video_index": ArraySpec(("obs",), "int64", "position of the row's video along video"),
@@ -56,6 +58,7 @@ VIDEO_SPECS = {
         ("video",), "int64", "number of rows of the video", attributes={"sample_dimension": "obs"}
     ),
     "status": ArraySpec(("video",), "string", "how the extraction of the video ended"),
+    "error": ArraySpec(("video",), "string", "the reason that belongs to the status"),
     "key": ArraySpec(("video",), "string", "digest of content and parameters behind the rows"),
 }
 COORDINATES = "time_start time_end video_id"

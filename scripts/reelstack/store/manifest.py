@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from reelstack.config import FeatureSet
+from reelstack.errors import StoreError
 from reelstack.files import atomic_path, digest
 
 MANIFEST_COLUMNS = (
-    "video_id feature_set status error model shard num_windows feature_dim row_start row_size "
-    "path sha256 size_bytes container codec pix_fmt width height rotation fps fps_real vfr "
-    "frames_declared frames_decoded frames_used fps_used duration_seconds audio_codec audio_sample_rate "
-    "audio_channels audio_duration_seconds weights_sha256 parameters_hash key"
+    "video_id feature_set status error model shard num_windows feature_dim row_start "
+    "row_size path sha256 size_bytes container codec pix_fmt width height rotation fps "
+    "fps_real vfr frames_declared frames_decoded frames_used fps_used duration_seconds "
+    "audio_codec audio_sample_rate audio_channels audio_duration_seconds weights_sha256 "
+    "parameters_hash key"
 ).split()
 
 _WHOLE_NUMBERS = (
@@ -26,7 +28,7 @@ _WHOLE_NUMBERS = (
 
 def write_manifest(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows, sorted by video and set, as CSV; whole numbers stay whole beside gaps."""
-    table = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
+    table = pd.DataFrame(list(rows), columns=MANIFEST_COLUMNS)
     table = table.sort_values(["video_id", "feature_set"], ignore_index=True)
     for column in _WHOLE_NUMBERS:
         table[column] = pd.to_numeric(table[column]).astype("Int64")
@@ -74,3 +76,15 @@ def manifest_rows(
             "parameters_hash": digest(feature_set.parameters()),
             "key": result["key"],
         }
+
+
+def read_manifest(path: Path | str) -> pd.DataFrame:
+    """The manifest as a table; texts are never read as numbers or gaps.
+
+    Raises:
+        StoreError: if there is none.
+    """
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: no such manifest; a finished run writes it")
+    texts = dict.fromkeys(("video_id", "feature_set", "path", "error", "sha256", "key"), str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False)

@@ -66,16 +66,19 @@ class FeatureGroup(Mapping[str, Features]):
         self.attributes: dict[str, Any] = dict(group.attrs)
 
     @cached_property
-    def _index(self) -> dict[str, tuple[int, int, str]]:
-        names = ("video_id", "row_start", "row_size", "status")
+    def _index(self) -> dict[str, tuple[int, int, str, str]]:
+        names = ("video_id", "row_start", "row_size", "status", "error")
         # A run may be appending: what the shortest column covers is committed.
         columns = [self._group[name][:].tolist() for name in names]
-        return {str(i): (start, size, str(s)) for i, start, size, s in zip(*columns, strict=False)}
+        return {
+            str(video_id): (start, size, str(status), str(error))
+            for video_id, start, size, status, error in zip(*columns, strict=False)
+        }
 
     def __getitem__(self, video_id: str) -> Features:
         if video_id not in self._index:
             raise KeyError(f"no video {video_id!r} in the set.{nearest(video_id, self._index)}")
-        start, size, status = self._index[video_id]
+        start, size, status, error = self._index[video_id]
         streams = self.attributes["streams"]
 
         def rows(name: str) -> Any:
@@ -93,6 +96,7 @@ class FeatureGroup(Mapping[str, Features]):
             valid_frames=rows("valid_frames"),
             predictions=predictions,
             status=status,
+            error=error,
         )
 
     def __iter__(self) -> Iterator[str]:

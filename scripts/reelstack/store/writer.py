@@ -56,8 +56,7 @@ def update_store(
 def _update_group(store: Path, name: str, rows: Rows, attributes: dict[str, Any]) -> None:
     layout = {k: attributes[k] for k in ("streams", "feature_dim", "top_k")}
     if (store / name).exists():
-        group = zarr.open_group(store, mode="a")[name]
-        assert isinstance(group, zarr.Group)
+        group: Any = zarr.open_group(store, mode="a")[name]
         committed = cut_uncommitted(group)
         same_layout = all(group.attrs.get(k) == v for k, v in layout.items())
         if same_layout and _only_additions(group, committed, rows):
@@ -73,7 +72,7 @@ def _update_group(store: Path, name: str, rows: Rows, attributes: dict[str, Any]
     _put_in_place(fresh, store / name)
 
 
-def cut_uncommitted(group: zarr.Group) -> dict[str, int]:
+def cut_uncommitted(group: Any) -> dict[str, int]:
     """Shorten every array to what the index covers; returns video_id → position in the index."""
     index = {name: group[name] for name in VIDEO_SPECS}
     count = min(array.shape[0] for array in index.values())
@@ -86,7 +85,7 @@ def cut_uncommitted(group: zarr.Group) -> dict[str, int]:
     return {str(video_id): n for n, video_id in enumerate(index["video_id"][:])}
 
 
-def _only_additions(group: zarr.Group, committed: Mapping[str, int], rows: Rows) -> bool:
+def _only_additions(group: Any, committed: Mapping[str, int], rows: Rows) -> bool:
     """Whether every committed video is still wanted with the same rows and status."""
     keys, statuses = group["key"][:], group["status"][:]
     return all(
@@ -97,7 +96,7 @@ def _only_additions(group: zarr.Group, committed: Mapping[str, int], rows: Rows)
     )
 
 
-def _create_group(folder: Path, layout: Mapping[str, Any]) -> zarr.Group:
+def _create_group(folder: Path, layout: Mapping[str, Any]) -> Any:
     group = zarr.open_group(folder, mode="w", attributes={"Conventions": CONVENTIONS})
     streams, top_k = layout["streams"], layout["top_k"]
     for name, spec in obs_specs(streams, with_predictions=top_k > 0).items():
@@ -111,7 +110,7 @@ def _create_group(folder: Path, layout: Mapping[str, Any]) -> zarr.Group:
 
 
 def _append(
-    group: zarr.Group, items: Sequence[tuple[Part, dict[str, Any]]], streams: Sequence[str]
+    group: Any, items: Sequence[tuple[Part, dict[str, Any]]], streams: Sequence[str]
 ) -> None:
     if not items:
         return
@@ -137,7 +136,7 @@ def _append(
 class _RowBuffer:
     """Gathers rows per array, so that small videos do not rewrite a file of the store each."""
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: Any) -> None:
         self._group = group
         self._blocks: dict[str, list[NDArray[Any]]] = defaultdict(list)
         self._bytes: dict[str, int] = defaultdict(int)

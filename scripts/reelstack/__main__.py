@@ -1,0 +1,5 @@
+"""`python -m reelstack`."""
+
+from reelstack.cli import main
+
+raise SystemExit(main())
