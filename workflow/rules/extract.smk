@@ -36,6 +36,7 @@ rule extract:
 
 
 use rule extract as extract_r21d with:
+    """R(2+1)D, R3D and MC3: 3D ResNets over windows of frames."""
     output:
         part="<results>/features/{set}/{shard}.npz",
     log:
@@ -49,6 +50,7 @@ use rule extract as extract_r21d with:
 
 
 use rule extract as extract_resnet with:
+    """ResNet-18 to -152, frame by frame."""
     output:
         part="<results>/features/{set}/{shard}.npz",
     log:

@@ -8,6 +8,7 @@ an append-only journal (JSON lines) that is no declared output. A row is reused 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import Any
 
 from reelstack.errors import BROKEN_STATUSES, ReelstackError, VideoError
 from reelstack.files import write_text
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -68,11 +71,14 @@ def finish_rows(
         workers: rows worked on at the same time.
     """
 
+    reused: list[str] = []
+
     def finish(row: Row) -> Row:
         video_id, row_key = row["video_id"], key(row)
         done = journal.rows.get(video_id)
         is_valid = done and done["key"] == row_key and done["status"] not in TRANSIENT_STATUSES
         if done and is_valid and reusable(done):
+            reused.append(video_id)
             return done
         try:
             result = {"status": "ok", "error": "", **work(row)}
@@ -89,6 +95,7 @@ def finish_rows(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    log.info("%d videos, %d of them known from an earlier run", len(rows), len(reused))
     journal.compact(row["video_id"] for row in rows)
     return finished
 
