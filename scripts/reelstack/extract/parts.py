@@ -88,7 +88,7 @@ class VideoFolder:
 
 
 class Part:
-    """Reads a part.
+    """Reads a part; holds no file open, as an aggregation reads thousands of them.
 
     Attributes:
         path: the file.
@@ -103,8 +103,8 @@ class Part:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
-            self._zip = zipfile.ZipFile(path)
-            index = json.loads(self._zip.read(INDEX))
+            with zipfile.ZipFile(path) as archive:
+                index = json.loads(archive.read(INDEX))
         except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
             raise StoreError(
                 f"part {path} cannot be read ({error}): delete it and run snakemake again"
@@ -113,22 +113,17 @@ class Part:
         self.provenance: dict[str, Any] = index["provenance"]
         self._number = {row["key"]: number for number, row in enumerate(self.rows)}
 
-    def __enter__(self) -> Part:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
-
     def __contains__(self, key: str) -> bool:
         return key in self._number
 
     def members(self, key: str) -> Iterator[tuple[str, IO[bytes]]]:
         """Array name and .npy stream of the video whose row has `key`."""
         prefix = f"{self._number[key]}/"
-        for name in self._zip.namelist():
-            if name.startswith(prefix):
-                with self._zip.open(name) as file:
-                    yield name.removeprefix(prefix).removesuffix(".npy"), file
+        with zipfile.ZipFile(self.path) as archive:
+            for name in archive.namelist():
+                if name.startswith(prefix):
+                    with archive.open(name) as file:
+                        yield name.removeprefix(prefix).removesuffix(".npy"), file
 
     def blocks(self, key: str) -> Iterator[tuple[str, NDArray[Any]]]:
         """Array name and consecutive rows of at most 16 MiB, in order."""

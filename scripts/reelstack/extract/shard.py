@@ -67,7 +67,7 @@ class ShardExtraction:
         """Bring `part` up to date; only videos without a valid result are computed."""
         kept = self._state / "part.npz"
         with locked(self._state / "lock"), self._resources:
-            previous = self._resources.enter_context(Part(kept)) if kept.exists() else None
+            previous = Part(kept) if kept.exists() else None
             done = finish_rows(
                 rows,
                 journal=Journal(self._state / "rows.jsonl"),
@@ -77,7 +77,7 @@ class ShardExtraction:
             )
             require_unbroken(done, strict=strict)
             folders = {r["key"]: p for r in done if (p := self._state / r["key"]).is_dir()}
-            provenance = self._provenance(previous)
+            provenance = self._provenance(done, previous)
             write_part(kept, done, folders=folders, previous=previous, provenance=provenance)
             link_or_copy(kept, part)
             for folder in self._state.glob("*/"):
@@ -143,19 +143,22 @@ class ShardExtraction:
             "fps": self._set.fps or round(reader.fps, 6),
             "height": reader.height,
             "width": reader.width,
+            "origin": digest(self._origin),
         }
 
-    def _provenance(self, previous: Part | None) -> dict[str, Any]:
-        if "_extractor" not in self.__dict__ and previous is not None:
-            return previous.provenance
-        device = "none"
+    @functools.cached_property
+    def _origin(self) -> dict[str, Any]:
+        """What computes the rows of this run."""
+        versions = library_versions("torch", "torchvision", "av", "numpy", "pillow")
+        return {"device": _device_name(self._extractor.device), "versions": versions}
+
+    def _provenance(self, rows: list[Row], previous: Part | None) -> dict[str, Any]:
+        """The parameters of all rows, and by the rows' `origin` what computed them."""
+        origins = dict(previous.provenance["origins"]) if previous else {}
         if "_extractor" in self.__dict__:
-            device = _device_name(self._extractor.device)
-        return {
-            "device": device,
-            "versions": library_versions("torch", "torchvision", "av", "numpy"),
-            **self._parameters,
-        }
+            origins[digest(self._origin)] = self._origin
+        used = {row.get("origin") for row in rows}
+        return self._parameters | {"origins": {k: v for k, v in origins.items() if k in used}}
 
 
 def shard_rows(

@@ -20,6 +20,8 @@ PROBE_COLUMNS = (
     "audio_sample_rate audio_channels audio_duration_seconds"
 ).split()
 
+_REORDERED_FRAMES = 16
+
 
 def probe_video(path: Path | str) -> dict[str, Any]:
     """Facts of one file, keys as in `PROBE_COLUMNS`.
@@ -87,13 +89,17 @@ def packet_facts(container: Any, stream: Any) -> dict[str, Any]:
                 times.append(packet.pts)
                 if rotation is None:
                     rotation = _first_rotation(packet)
+    cut = _cut(container, end=end - (container.start_time or 0) / av.time_base)
+    num_packets = len(times)
     times.sort()
+    if cut:
+        del times[-_REORDERED_FRAMES:]  # their neighbours may be behind the cut
     steps = [(b - a) * float(stream.time_base) for a, b in pairwise(times)]
     return {
         "rotation": (rotation or 0) % 360,
         "vfr": _is_uneven(steps, tick=float(stream.time_base)),
-        "frames_declared": stream.frames or len(times),
-        **_cut(container, end=end - (container.start_time or 0) / av.time_base),
+        "frames_declared": stream.frames or num_packets,
+        **cut,
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,9 @@ def aggregate(
     tables = {Path(path).stem: read_csv(path) for path in probes}
     probed = {row["video_id"]: row for rows in tables.values() for row in rows}
     shard_of = {row["video_id"]: shard for shard, rows in tables.items() for row in rows}
-    with locked(state_folder(manifest) / "lock"), ExitStack() as stack:
+    with locked(state_folder(manifest) / "lock"):
         opened = {
-            name: [stack.enter_context(Part(path)) for path in of_set]
+            name: [Part(path) for path in of_set]
             for name, of_set in zip(sets, batched(parts, len(tables)), strict=True)
         }
         rows = {name: _set_rows(of_set) for name, of_set in opened.items()}
@@ -66,7 +65,7 @@ def aggregate(
             shards=shard_of,
             results={video_id: row for video_id, (_, row) in of_set.items()},
             row_starts=_row_starts(store, name),
-            weights=origins["feature_sets"][name][-1]["weights"],
+            weights=origins["feature_sets"][name]["weights"],
         )
     write_text(provenance, json.dumps(origins, indent=1, sort_keys=True) + "\n")
     write_manifest(manifest, manifest_table)
@@ -88,8 +87,8 @@ def _origins(
     ffmpeg = {r["ffmpeg_version"] for path in reencodes for r in read_csv(path)} - {""}
     feature_sets = {}
     for name, of_set in parts.items():
-        distinct = {json.dumps(part.provenance, sort_keys=True) for part in of_set}
-        feature_sets[name] = [json.loads(text) for text in sorted(distinct)]
+        computed = [origins for part in of_set for origins in part.provenance["origins"].items()]
+        feature_sets[name] = of_set[0].provenance | {"origins": dict(computed)}
     return run_provenance() | {
         "ffmpeg": sorted(ffmpeg),
         "encoder": settings.merged["fps"]["encoder"],
@@ -97,7 +96,7 @@ def _origins(
     }
 
 
-def _set_attributes(feature_set: FeatureSet, origins: list[dict[str, Any]]) -> dict[str, Any]:
+def _set_attributes(feature_set: FeatureSet, origins: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": feature_set.model,
         "family": feature_set.entry.family,

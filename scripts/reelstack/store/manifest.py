@@ -17,7 +17,7 @@ MANIFEST_COLUMNS = (
     "row_size path sha256 size_bytes container codec pix_fmt width height rotation fps "
     "fps_real vfr frames_declared frames_decoded frames_used fps_used duration_seconds "
     "audio_codec audio_sample_rate audio_channels audio_duration_seconds weights_sha256 "
-    "parameters_hash key"
+    "parameters_hash origin key"
 ).split()
 
 _WHOLE_NUMBERS = (
@@ -74,6 +74,7 @@ def manifest_rows(
             "fps_used": result.get("fps"),
             "weights_sha256": " ".join(weights.values()),
             "parameters_hash": digest(feature_set.parameters()),
+            "origin": result.get("origin"),
             "key": result["key"],
         }
 
