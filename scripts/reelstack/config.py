@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 from reelstack.errors import ConfigError, nearest
 from reelstack.files import CHECKOUT
@@ -123,7 +123,12 @@ def load_config(raw: Mapping[str, Any]) -> Config:
 def _schema_validator() -> Draft202012Validator:
     schema = yaml.safe_load(SCHEMA_PATH.read_text())
     Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    numbers = Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number)
+    return validators.extend(Draft202012Validator, type_checker=numbers)(schema)
+
+
+def _is_number(_: object, value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 def _fill_defaults(schema: Mapping[str, Any], values: dict[str, Any]) -> None:
@@ -143,7 +148,8 @@ def _explain(error: ValidationError) -> str:
         unknown = [k for k in value if k not in allowed]
         where = "" if key == "(top level)" else f"{key}."
         names = ", ".join(f"{where}{k}" for k in unknown)
-        return f"{names}: unknown key; allowed: {', '.join(allowed)}.{nearest(unknown[0], allowed)}"
+        close = nearest(str(unknown[0]), allowed)
+        return f"{names}: unknown key; allowed: {', '.join(allowed)}.{close}"
     if error.validator == "enum":
         return (
             f"{key} is {value!r}; allowed: {', '.join(map(str, rule))}.{nearest(str(value), rule)}"
@@ -202,7 +208,7 @@ def _local_weights(given: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, st
         if model not in MODELS:
             raise ConfigError(
                 f"weights.{model}: unknown model; allowed: {', '.join(MODELS)}."
-                f"{nearest(model, MODELS)}"
+                f"{nearest(str(model), MODELS)}"
             )
         components = MODELS[model].components
         paths = value if isinstance(value, dict) else {components[0]: value}

@@ -37,42 +37,31 @@ def extract_video(
     precision: str = "fp32",
     top_k: int = 5,
 ) -> Features:
-    """Features of one video.
+    """Features of one video, by the code that the workflow runs.
 
     Args:
-        path: a video in any container and codec that FFmpeg reads.
         model: a registry name (`python -m reelstack models`).
-        weights: a checkpoint in the published format, or component → checkpoint; None fetches
-            the published one (once) or takes the one that ships with the checkout.
-        streams: which of the model's streams; None for all.
-        stack_size, step_size: frames per window and between window starts; None for the
-            model's own.
-        fps: pick frames at this constant rate, without re-encoding; None leaves the frames as
-            they are.
-        tail: "drop" frames that do not fill a last window, or "pad" them by repeating the last.
+        weights: a published-format checkpoint, or component → checkpoint; None: the published.
+        streams, stack_size, step_size: None for all of the model's, and its own (in frames).
+        fps: pick frames at this constant rate, without re-encoding; None keeps every frame.
+        tail: "drop" frames that fill no last window, or "pad" them by repeating the last.
         device: "auto" (the first GPU, else the CPU), "cpu" or a torch device like "cuda:1".
         precision: "fp32" or "bf16".
         top_k: predictions per window; 0 for none.
 
-    Returns:
-        Features of T windows; T is 0 with status "too_short" for a video without a full window.
-        A video that ends early has the status "truncated" and the features up to there.
+    Returns T windows; status "too_short" if T is 0, "truncated" if the video ends early.
 
     Raises:
         VideoError: if the file is missing, unreadable or has no video stream.
-        ConfigError, WeightsError, DeviceError: on an argument, checkpoint or device that is
-            not possible, naming what is.
+        ConfigError, WeightsError, DeviceError: naming what is allowed.
     """
     entry = model_entry(model)
     chosen = _streams(entry, streams)
+    stack = entry.stack_size if stack_size is None else stack_size
+    step = entry.step_size if step_size is None else step_size
+    settings = WindowSettings(stack, step, tail, top_k)
     extractor = open_extractor(entry, weights=weights, device=device, precision=precision)
-    try:
-        settings = WindowSettings(
-            stack_size or entry.stack_size, step_size or entry.step_size, tail, top_k
-        )
-        return run_video(Path(path), extractor, settings, streams=chosen, fps=fps)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return run_video(Path(path), extractor, settings, streams=chosen, fps=fps)
 
 
 def open_extractor(
@@ -103,6 +92,8 @@ def run_video(
     fps: float | None = None,
 ) -> Features:
     """Features of one video with a loaded extractor; see `extract_video`."""
+    if fps is not None and not 0 < fps <= 1000:
+        raise ConfigError(f"fps is {fps}; allowed: a number above 0 and up to 1000, or None")
     with open_container(path) as container:
         cut = packet_facts(container, video_stream(container)).get("error", "")
     with VideoReader(path, sample_fps=fps, threads=torch.get_num_threads()) as reader:
@@ -115,16 +106,13 @@ def run_video(
     )
     if problem:
         status, error = "truncated", problem
-    predictions = None
-    if "class_index" in rows:
-        predictions = Predictions(rows["class_index"], rows["score"], class_names(extractor.entry))
     return Features(
         video_id=path.stem,
         streams={name: rows[name] for name in streams},
         time_start=rows["time_start"],
         time_end=rows["time_end"],
         valid_frames=rows["valid_frames"],
-        predictions=predictions,
+        predictions=_predictions(rows, extractor.entry),
         status=status,
         error=error,
         info={
@@ -134,6 +122,12 @@ def run_video(
             "width": reader.width,
         },
     )
+
+
+def _predictions(rows: Arrays, entry: ModelEntry) -> Predictions | None:
+    if "class_index" not in rows:
+        return None
+    return Predictions(rows["class_index"], rows["score"], class_names(entry))
 
 
 class CountedFrames:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reelstack.errors import ConfigError, nearest
 from reelstack.media.frames import Frame
-from reelstack.media.windows import Window, Windower
+from reelstack.media.windows import TAILS, Window, Windower
 from reelstack.models.base import Extractor
 
 CHUNK_FRAMES = 16
@@ -36,6 +37,20 @@ class WindowSettings:
     step_size: int
     tail: str
     top_k: int
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError on a value that is not possible."""
+        for name, value, least in (
+            ("stack_size", self.stack_size, 1),
+            ("step_size", self.step_size, 1),
+            ("top_k", self.top_k, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} is {value}; allowed: a whole number of {least} or more")
+        if self.tail not in TAILS:
+            raise ConfigError(
+                f"tail is {self.tail!r}; allowed: {', '.join(TAILS)}.{nearest(self.tail, TAILS)}"
+            )
 
 
 Arrays = dict[str, NDArray[Any]]

@@ -94,7 +94,7 @@ def find_videos(entries: list[str]) -> list[Video]:
             )
         for video in videos:
             known = found.setdefault(video.video_id, video)
-            if os.path.realpath(known.path) != os.path.realpath(video.path):
+            if known is not video and os.path.realpath(known.path) != os.path.realpath(video.path):
                 raise ConfigError(
                     f"videos: two files have the id {video.video_id!r}: {known.path!r} and "
                     f"{video.path!r}. Ids are paths relative to the entry's folder without the "
@@ -163,10 +163,10 @@ def _listed_videos(list_file: Path) -> Iterator[Video]:
         if rows and "path" not in rows[0]:
             raise ConfigError(f"videos: {str(list_file)!r} has no column 'path'; has {[*rows[0]]}")
     else:
-        lines = list_file.read_text("utf-8", "surrogateescape").splitlines()
+        lines = list_file.read_text("utf-8-sig", "surrogateescape").split("\n")
         rows = [{"path": s} for line in lines if (s := line.strip()) and not s.startswith("#")]
     for number, row in enumerate(rows, start=1):
-        path = list_file.parent / os.path.expanduser(row["path"])
+        path = list_file.parent / os.path.expanduser(row["path"] or "")
         if not path.is_file():
             raise ConfigError(
                 f"videos: row {number} of {str(list_file)!r} names {row['path']!r}, which is no "

@@ -38,12 +38,20 @@ class Journal:
                     row = json.loads(line)
                     self.rows[row["video_id"]] = row
 
-    def add(self, row: Row) -> None:
+    def valid(self, video_id: str, key: str) -> Row | None:
+        """The remembered row of a video, if it was computed under this key and may be reused."""
+        row = self.rows.get(video_id)
+        return (
+            row if row and row["key"] == key and row["status"] not in TRANSIENT_STATUSES else None
+        )
+
+    def add(self, row: Row) -> Row:
         """Remember a finished row; starts with a newline to close a torn line."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "a") as file:
             file.write(f"\n{json.dumps(row)}")
         self.rows[row["video_id"]] = row
+        return row
 
     def compact(self, video_ids: Iterable[str]) -> None:
         """Forget every row but those of `video_ids`."""
@@ -71,23 +79,12 @@ def finish_rows(
         workers: rows worked on at the same time.
     """
 
-    reused: list[str] = []
-
     def finish(row: Row) -> Row:
-        video_id, row_key = row["video_id"], key(row)
-        done = journal.rows.get(video_id)
-        is_valid = done and done["key"] == row_key and done["status"] not in TRANSIENT_STATUSES
-        if done and is_valid and reusable(done):
-            reused.append(video_id)
-            return done
-        try:
-            result = {"status": "ok", "error": "", **work(row)}
-        except VideoError as error:
-            result = {"status": error.status, "error": str(error)}
-        done = {"video_id": video_id, "key": row_key, **result}
-        journal.add(done)
-        return done
+        done = journal.valid(row["video_id"], key(row))
+        return done if done and reusable(done) else journal.add(_done(row, key(row), work))
 
+    known = sum(journal.valid(row["video_id"], key(row)) is not None for row in rows)
+    log.info("%d videos, %d of them known from an earlier run", len(rows), known)
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(finish, row) for row in rows]
         try:
@@ -95,9 +92,16 @@ def finish_rows(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    log.info("%d videos, %d of them known from an earlier run", len(rows), len(reused))
     journal.compact(row["video_id"] for row in rows)
     return finished
+
+
+def _done(row: Row, key: str, work: Callable[[Row], Row]) -> Row:
+    try:
+        result = {"status": "ok", "error": "", **work(row)}
+    except VideoError as error:
+        result = {"status": error.status, "error": str(error)}
+    return {"video_id": row["video_id"], "key": key, **result}
 
 
 def require_unbroken(rows: Iterable[Mapping[str, Any]], *, strict: bool) -> None:

@@ -93,26 +93,19 @@ def reencode_video(
     frames_declared: int,
     duration_seconds: float,
 ) -> dict[str, Any]:
-    """Re-encode one video to `target` (MP4, constant `fps`, no audio), atomically.
-
-    Returns:
-        The columns of `REENCODE_COLUMNS` that the caller does not know; `status` is "ok", or
-        "truncated" where part of the video could not be decoded and the rest is encoded.
+    """Re-encode one video to `target` (MP4, constant `fps`, no audio): columns of its table row.
 
     Raises:
         VideoError: "unreadable" where nothing could be decoded, "timeout", "missing".
         ReelstackError: where ffmpeg cannot do it for any video (no encoder, disk full).
     """
-    if not os.path.isfile(source):
-        raise VideoError("missing", f"{source}: no such file")
     executable = ffmpeg_executable()
     require_encoder(executable, encoder["codec"])
     started = time.monotonic()
-    timeout = max(_MIN_TIMEOUT_SECONDS, _TIMEOUT_PER_VIDEO_SECOND * duration_seconds)
     settings: dict[str, Any] = {"fps": fps, "encoder": encoder, "width": width, "height": height}
     with atomic_path(target) as temporary:
         command = [executable, *arguments(source, str(temporary), **settings)]
-        code, log = _run(command, timeout=timeout)
+        code, log = _run(command, source=source, duration_seconds=duration_seconds)
         frames_in, frames_out, errors = _counts(log)
         if not frames_out or not temporary.exists():
             raise _failure(code, log, codec=encoder["codec"])
@@ -131,7 +124,10 @@ def reencode_video(
     }
 
 
-def _run(command: list[str], *, timeout: float) -> tuple[int, str]:
+def _run(command: list[str], *, source: str, duration_seconds: float) -> tuple[int, str]:
+    if not os.path.isfile(source):
+        raise VideoError("missing", f"{source}: no such file")
+    timeout = max(_MIN_TIMEOUT_SECONDS, _TIMEOUT_PER_VIDEO_SECOND * duration_seconds)
     with tempfile.TemporaryFile() as log:
         try:
             code = subprocess.run(

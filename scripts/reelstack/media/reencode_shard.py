@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,43 @@ from reelstack.files import (
 )
 from reelstack.ingest.journal import Journal, Row, finish_rows, require_unbroken
 from reelstack.media.reencode import REENCODE_COLUMNS, reencode_video
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One re-encoding: its settings, and the private folder that its videos are written to."""
+
+    fps: float
+    encoder: dict[str, Any]
+    folder: Path
+
+    def key(self, row: Row) -> str:
+        """What a re-encoded video depends on."""
+        facts = [row[k] for k in ("video_id", "sha256", "status", "error")]
+        return digest([facts, self.fps, self.encoder, versions.REENCODE])
+
+    def file(self, row: Row) -> Path:
+        """Where the video of a finished row is."""
+        return self.folder / f"{row['key']}.mp4"
+
+    def encode(self, row: Row) -> Row:
+        """Re-encode the video of a row of the probe table."""
+        if not row["frames_declared"]:
+            raise VideoError(row["status"], row["error"])
+        key = self.key(row)
+        result = reencode_video(
+            row["path"],
+            self.folder / f"{key}.mp4",
+            fps=self.fps,
+            encoder=self.encoder,
+            width=int(row["width"]),
+            height=int(row["height"]),
+            frames_declared=int(row["frames_declared"]),
+            duration_seconds=float(row["duration_seconds"] or 0),
+        )
+        if row["status"] == "truncated":
+            result |= {"status": row["status"], "error": result["error"] or row["error"]}
+        return result | {"file": _file_name(row["video_id"]) or f"{key}.mp4"}
 
 
 def reencode_shard(
@@ -41,40 +79,18 @@ def reencode_shard(
             not cost the others.
         threads: videos encoded at the same time.
     """
-
-    def key(row: Row) -> str:
-        facts = [row[k] for k in ("video_id", "sha256", "status", "error")]
-        return digest([facts, fps, encoder, versions.REENCODE])
-
-    def encode(row: Row) -> Row:
-        if not row["frames_declared"]:
-            raise VideoError(row["status"], row["error"])
-        result = reencode_video(
-            row["path"],
-            folder / f"{key(row)}.mp4",
-            fps=fps,
-            encoder=encoder,
-            width=int(row["width"]),
-            height=int(row["height"]),
-            frames_declared=int(row["frames_declared"]),
-            duration_seconds=float(row["duration_seconds"] or 0),
-        )
-        if row["status"] == "truncated":
-            result |= {"status": row["status"], "error": result["error"] or row["error"]}
-        return result | {"file": _file_name(row["video_id"]) or f"{key(row)}.mp4"}
-
-    folder = state_folder(table)
-    with locked(folder / "lock"):
+    encoding = Encoding(fps, encoder, state_folder(table))
+    with locked(encoding.folder / "lock"):
         done = finish_rows(
             read_csv(probe_table),
-            journal=Journal(folder / "rows.jsonl"),
-            key=key,
-            work=encode,
-            reusable=lambda row: "file" not in row or (folder / f"{row['key']}.mp4").exists(),
+            journal=Journal(encoding.folder / "rows.jsonl"),
+            key=encoding.key,
+            work=encoding.encode,
+            reusable=lambda row: "file" not in row or encoding.file(row).exists(),
             workers=threads,
         )
         require_unbroken(done, strict=strict)
-        _publish(done, folder, Path(videos), keep=keep)
+        _publish(done, encoding, Path(videos), keep=keep)
         write_text(table, csv_text(done, REENCODE_COLUMNS))
 
 
@@ -84,14 +100,14 @@ def _file_name(video_id: str) -> str:
     return "" if too_long else f"{video_id}.mp4"
 
 
-def _publish(rows: list[Row], private: Path, public: Path, *, keep: bool) -> None:
+def _publish(rows: list[Row], encoding: Encoding, public: Path, *, keep: bool) -> None:
     """Put the encoded videos under their readable names and forget those of no row."""
     shutil.rmtree(public, ignore_errors=True)
     public.mkdir(parents=True)
-    for row in rows:
-        if "file" in row:
-            link_or_copy(private / f"{row['key']}.mp4", public / row["file"])
-    wanted = {f"{row['key']}.mp4" for row in rows} if keep else set()
-    for file in private.glob("*.mp4"):
-        if file.name not in wanted:
+    encoded = [row for row in rows if "file" in row]
+    for row in encoded:
+        link_or_copy(encoding.file(row), public / row["file"])
+    wanted = {encoding.file(row) for row in encoded} if keep else set()
+    for file in encoding.folder.glob("*.mp4"):
+        if file not in wanted:
             file.unlink()

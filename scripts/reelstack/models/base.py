@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import override
 
+from reelstack.errors import ConfigError
 from reelstack.models.checkpoint import load_checkpoint
 from reelstack.models.registry import ModelEntry
 
@@ -64,7 +65,7 @@ class SingleNetwork(Extractor):
     @override
     def load(self, weights: Mapping[str, Path], *, device: str, precision: str) -> None:
         if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
+            raise ConfigError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
         network = self.build_network().eval()
         load_checkpoint(network, weights["rgb"], model=self.entry.name)
         self.classifier = network.get_submodule("fc").to(device)

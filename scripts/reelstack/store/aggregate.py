@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 import zarr
 
-from reelstack.config import Config, FeatureSet, load_config
+from reelstack.config import Config, load_config
 from reelstack.extract.parts import Part
 from reelstack.files import locked, read_csv, state_folder, write_text
 from reelstack.models.labels import class_names
@@ -33,42 +33,32 @@ def aggregate(
 
     Args:
         config: the merged configuration that the main process wrote.
-        sets: the feature sets.
         probes: probe tables, one per shard.
-        reencodes: re-encoding tables of every shard and rate, for the ffmpeg versions in use.
         parts: every set's parts, set by set in the order of `sets`.
         manifest, provenance: what to write; the store is `store.zarr` beside them.
     """
     settings = load_config(yaml.safe_load(Path(config).read_text()))
     store = Path(manifest).with_name("store.zarr")
     tables = {Path(path).stem: read_csv(path) for path in probes}
-    probed = {row["video_id"]: row for rows in tables.values() for row in rows}
-    shard_of = {row["video_id"]: shard for shard, rows in tables.items() for row in rows}
+    slices = zip(sets, batched(parts, len(tables)), strict=True)
+    opened = {name: [Part(path) for path in of_set] for name, of_set in slices}
+    origins = _origins(settings, opened, reencodes)
+    rows = {name: _set_rows(of_set) for name, of_set in opened.items()}
     with locked(state_folder(manifest) / "lock"):
-        opened = {
-            name: [Part(path) for path in of_set]
-            for name, of_set in zip(sets, batched(parts, len(tables)), strict=True)
-        }
-        rows = {name: _set_rows(of_set) for name, of_set in opened.items()}
-        origins = _origins(settings, opened, reencodes)
-        attributes = {
-            name: _set_attributes(settings.feature_sets[name], origins["feature_sets"][name])
-            for name in sets
-        }
-        root = {"title": "Reelstack features", "config": settings.merged, "provenance": origins}
-        update_store(store, rows, attributes | {"": root})
-    manifest_table: list[dict[str, Any]] = []
-    for name, of_set in rows.items():
-        manifest_table += manifest_rows(
+        update_store(store, rows, _attributes(settings, origins))
+    table = [
+        row
+        for name, of_set in rows.items()
+        for row in manifest_rows(
             settings.feature_sets[name],
-            probed=probed,
-            shards=shard_of,
+            tables,
             results={video_id: row for video_id, (_, row) in of_set.items()},
             row_starts=_row_starts(store, name),
             weights=origins["feature_sets"][name]["weights"],
         )
+    ]
     write_text(provenance, json.dumps(origins, indent=1, sort_keys=True) + "\n")
-    write_manifest(manifest, manifest_table)
+    write_manifest(manifest, table)
 
 
 def batched(values: Sequence[str], size: int) -> list[Sequence[str]]:
@@ -96,16 +86,21 @@ def _origins(
     }
 
 
-def _set_attributes(feature_set: FeatureSet, origins: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model": feature_set.model,
-        "family": feature_set.entry.family,
-        "streams": list(feature_set.streams),
-        "feature_dim": feature_set.entry.feature_dim,
-        "top_k": feature_set.top_k,
-        "labels": list(class_names(feature_set.entry)),
-        "parameters": feature_set.parameters(),
-        "provenance": origins,
+def _attributes(settings: Config, origins: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Attributes of the root (under "") and of every set's group."""
+    root = {"title": "Reelstack features", "config": settings.merged, "provenance": origins}
+    return {"": root} | {
+        name: {
+            "model": feature_set.model,
+            "family": feature_set.entry.family,
+            "streams": list(feature_set.streams),
+            "feature_dim": feature_set.entry.feature_dim,
+            "top_k": feature_set.top_k,
+            "labels": list(class_names(feature_set.entry)),
+            "parameters": feature_set.parameters(),
+            "provenance": origins["feature_sets"][name],
+        }
+        for name, feature_set in settings.feature_sets.items()
     }
 
 

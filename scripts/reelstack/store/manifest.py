@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _WHOLE_NUMBERS = (
     "frames_declared frames_decoded frames_used audio_sample_rate audio_channels"
 ).split()
 
+_FROM_RESULT = "status error frames_decoded frames_used origin key".split()
+
 
 def write_manifest(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows, sorted by video and set, as CSV; whole numbers stay whole beside gaps."""
@@ -38,9 +41,8 @@ def write_manifest(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def manifest_rows(
     feature_set: FeatureSet,
+    probed: Mapping[str, Sequence[Mapping[str, str]]],
     *,
-    probed: Mapping[str, Mapping[str, str]],
-    shards: Mapping[str, str],
     results: Mapping[str, Mapping[str, Any]],
     row_starts: Mapping[str, int],
     weights: Mapping[str, str],
@@ -48,35 +50,35 @@ def manifest_rows(
     """The rows of one feature set.
 
     Args:
-        probed: video_id → its row of the probe table.
-        shards: video_id → shard.
+        probed: shard → the rows of its probe table.
         results: video_id → its row of the part.
         row_starts: video_id → first row in the store.
         weights: component → sha256.
     """
-    for video_id, result in results.items():
-        facts = {k: v for k, v in probed[video_id].items() if v != ""}
-        path = facts["path"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        count = result.get("num_windows", 0)
-        yield facts | {
-            "path": path,
-            "feature_set": feature_set.name,
-            "status": result["status"],
-            "error": result["error"],
-            "model": feature_set.model,
-            "shard": shards[video_id],
-            "num_windows": count,
-            "feature_dim": feature_set.entry.feature_dim,
-            "row_start": row_starts[video_id],
-            "row_size": count,
-            "frames_decoded": result.get("frames_decoded"),
-            "frames_used": result.get("frames_used"),
-            "fps_used": result.get("fps"),
-            "weights_sha256": " ".join(weights.values()),
-            "parameters_hash": digest(feature_set.parameters()),
-            "origin": result.get("origin"),
-            "key": result["key"],
-        }
+    common = {
+        "feature_set": feature_set.name,
+        "model": feature_set.model,
+        "feature_dim": feature_set.entry.feature_dim,
+        "weights_sha256": " ".join(weights.values()),
+        "parameters_hash": digest(feature_set.parameters()),
+    }
+    for shard, table in probed.items():
+        for facts in table:
+            result = results[facts["video_id"]]
+            count = result.get("num_windows", 0)
+            yield (
+                {k: v for k, v in facts.items() if v != ""}
+                | common
+                | {
+                    "path": os.fsencode(facts["path"]).decode("utf-8", "backslashreplace"),
+                    "shard": shard,
+                    "num_windows": count,
+                    "row_start": row_starts[facts["video_id"]],
+                    "row_size": count,
+                    "fps_used": result.get("fps"),
+                    **{k: result.get(k) for k in _FROM_RESULT},
+                }
+            )
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:
