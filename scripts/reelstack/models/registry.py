@@ -83,7 +83,7 @@ _ENTRIES = (
         64,
         8,
         "demo/labels.txt",
-        0.3,
+        0.11,
         options={"network": "tiny_r2plus1d", "resize": (64, 86), "crop": 56},
     ),
     _resnet(18, 512, 1.81),
