@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reelstack.errors import ReelstackError
-from reelstack.files import csv_text, locked, read_csv, write_text_if_changed
+from reelstack.files import csv_text, locked, read_csv, write_text, write_text_if_changed
 from reelstack.ingest.inputs import Video
 
 ASSIGNMENT_COLUMNS = ("video_id", "shard", "size_bytes")
@@ -70,16 +70,18 @@ def live_shards(folder: Path | str) -> list[str]:
 
 
 def request_store(folder: Path | str) -> None:
-    """Touch `plan/store.stamp`, an input of `aggregate`, if the store was deleted.
+    """Change `plan/store.stamp`, an input of `aggregate`, if the store was deleted.
 
     The store cannot be a declared output (Snakemake would delete it before each append), so
-    this is how its loss is noticed.
+    this is how its loss is noticed. The content has to change: Snakemake compares checksums, a
+    new modification time alone re-runs nothing.
     """
     folder = Path(folder)
     stamp, manifest = folder / "plan" / "store.stamp", folder / "manifest.csv"
-    lost = manifest.exists() and not (folder / "store.zarr").exists()
-    if not stamp.exists() or (lost and stamp.stat().st_mtime <= manifest.stat().st_mtime):
-        stamp.touch()
+    if manifest.exists() and not (folder / "store.zarr").exists():
+        write_text_if_changed(stamp, f"lost after {manifest.stat().st_mtime_ns}\n")
+    elif not stamp.exists():
+        write_text(stamp, "\n")
 
 
 def _read_assignment(path: Path) -> dict[str, tuple[str, int]]:

@@ -20,6 +20,9 @@ from reelstack.errors import VideoError
 DEMUX_OPTIONS = {"protocol_whitelist": "file,pipe,crypto,data"}
 """A playlist disguised as a video must not make the machine fetch anything."""
 
+PLAYLISTS = frozenset(["concat", "dash", "hls", "imf"])
+"""Formats that name other files: what is shown would not be what was hashed."""
+
 _TOLERATED_MISSING_FRAMES = 2
 _TOLERATED_MISSING_SHARE = 0.02
 
@@ -48,15 +51,20 @@ def open_container(path: Path | str) -> Any:
     """Open a media file with PyAV.
 
     Raises:
-        VideoError: "missing" for a path that does not exist, "unreadable" for one PyAV refuses.
+        VideoError: "missing" for a path that does not exist, "unreadable" for one PyAV refuses
+            and for a playlist.
     """
     if not Path(path).is_file():
         raise VideoError("missing", f"{path}: no such file")
     try:
-        return av.open(f"file:{path}", options=DEMUX_OPTIONS, metadata_errors="replace")
+        container = av.open(f"file:{path}", options=DEMUX_OPTIONS, metadata_errors="replace")
     except (FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError("unreadable", f"cannot be opened as a video: {reason}") from error
+    if container.format.name in PLAYLISTS:
+        container.close()
+        raise VideoError("unreadable", "is a playlist: give the files that it names instead")
+    return container
 
 
 def video_stream(container: Any) -> Any:
@@ -190,8 +198,8 @@ class VideoReader:
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Frames in order; where some are lost, again from the start with one thread.
 
-        With several threads an error takes along frames that are being decoded beside it, so
-        what is left would depend on their number.
+        With several threads an error takes along frames that are being decoded beside it, and
+        what a damaged frame is patched with is not there yet: the result would depend on them.
         """
         num_packets = 0
         for packet in self._packets():
@@ -206,6 +214,8 @@ class VideoReader:
                 if self._threads > 1:
                     break
                 continue
+            if self._threads > 1 and any(picture.is_corrupt for picture in pictures):
+                break
             for picture in pictures:
                 self.num_source_frames += 1
                 if picture.pts is not None:

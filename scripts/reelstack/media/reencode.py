@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,10 @@ REENCODE_COLUMNS = (
 
 _MIN_TIMEOUT_SECONDS = 600.0
 _TIMEOUT_PER_VIDEO_SECOND = 30.0
+_IN, _OUT = "file:IN", "file:OUT"
+"""Put in place of the paths: ffmpeg-python takes no name that is not valid UTF-8."""
+_FEW_DECODED = 69
+"""ffmpeg's exit status where most packets could not be decoded; what could is encoded."""
 
 
 def ffmpeg_executable() -> str:
@@ -104,11 +109,12 @@ def reencode_video(
     started = time.monotonic()
     settings: dict[str, Any] = {"fps": fps, "encoder": encoder, "width": width, "height": height}
     with atomic_path(target) as temporary:
-        command = [executable, *arguments(source, str(temporary), **settings)]
+        paths = {_IN: f"file:{source}", _OUT: f"file:{temporary}"}
+        command = [executable, *(paths.get(part, part) for part in arguments(**settings))]
         code, log = _run(command, source=source, duration_seconds=duration_seconds)
         frames_in, frames_out, errors = _counts(log)
-        if not frames_out or not temporary.exists():
-            raise _failure(code, log, codec=encoder["codec"])
+        if code not in (0, _FEW_DECODED) or not frames_out or not temporary.exists():
+            raise _failure(code, log, codec=encoder["codec"], frames_out=frames_out)
         size_bytes = temporary.stat().st_size
     problem = truncation(declared=frames_declared, decoded=frames_in, errors=errors)
     return {
@@ -120,7 +126,7 @@ def reencode_video(
         "seconds": round(time.monotonic() - started, 2),
         "size_bytes": size_bytes,
         "ffmpeg_version": ffmpeg_version(executable),
-        "ffmpeg_arguments": " ".join(arguments("IN", "OUT", **settings)),
+        "ffmpeg_arguments": " ".join(arguments(**settings)),
     }
 
 
@@ -151,7 +157,7 @@ def _counts(log: str) -> tuple[int, int, int]:
     )
 
 
-def _failure(code: int, log: str, *, codec: str) -> Exception:
+def _failure(code: int, log: str, *, codec: str, frames_out: int) -> Exception:
     """Whose fault a failed run is: the video's, or the machine's or the settings'."""
     lines = [
         re.sub(r"^(\[[^]]*\] )*", "", s)
@@ -159,7 +165,14 @@ def _failure(code: int, log: str, *, codec: str) -> Exception:
         if "[error]" in s or "[fatal]" in s
     ]
     said = "; ".join(dict.fromkeys(lines)) or f"ffmpeg ended with status {code}"
-    machine = ("No space left on device", "Permission denied", "Cannot allocate memory")
-    if any(text in log for text in machine) or f"[{codec}" in log.partition("[error]")[2]:
+    machine = (
+        "No space left on device",
+        "Permission denied",
+        "Cannot allocate memory",
+        "received signal",
+    )
+    refused = f"[{codec}" in log.partition("[error]")[2]
+    killed = code == -signal.SIGKILL
+    if frames_out or killed or refused or any(text in log for text in machine):
         return ReelstackError(f"ffmpeg failed: {said}")
     return VideoError("unreadable", f"ffmpeg could decode no frame: {said}"[:500])

@@ -8,33 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from reelstack.config import FeatureSet
 from reelstack.errors import StoreError
-from reelstack.files import atomic_path, digest
+from reelstack.files import CHECKOUT, atomic_path, digest
 
-MANIFEST_COLUMNS = (
-    "video_id feature_set status error model shard num_windows feature_dim row_start "
-    "row_size path sha256 size_bytes container codec pix_fmt width height rotation fps "
-    "fps_real vfr frames_declared frames_decoded frames_used fps_used duration_seconds "
-    "audio_codec audio_sample_rate audio_channels audio_duration_seconds weights_sha256 "
-    "parameters_hash origin key"
-).split()
-
-_WHOLE_NUMBERS = (
-    "num_windows feature_dim row_start row_size size_bytes width height rotation "
-    "frames_declared frames_decoded frames_used audio_sample_rate audio_channels"
-).split()
+SCHEMA_PATH = CHECKOUT / "workflow" / "schemas" / "manifest.schema.yaml"
 
 _FROM_RESULT = "status error frames_decoded frames_used origin key".split()
 
 
+def manifest_schema() -> dict[str, Any]:
+    """The closed schema of a row; its properties are the columns, in order."""
+    schema: dict[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
+    return schema
+
+
 def write_manifest(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows, sorted by video and set, as CSV; whole numbers stay whole beside gaps."""
-    table = pd.DataFrame(list(rows), columns=MANIFEST_COLUMNS)
+    columns = manifest_schema()["properties"]
+    table = pd.DataFrame(list(rows), columns=list(columns))
     table = table.sort_values(["video_id", "feature_set"], ignore_index=True)
-    for column in _WHOLE_NUMBERS:
-        table[column] = pd.to_numeric(table[column]).astype("Int64")
+    for column, rule in columns.items():
+        if rule.get("type") == "integer":
+            table[column] = pd.to_numeric(table[column]).astype("Int64")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
 
