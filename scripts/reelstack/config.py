@@ -143,6 +143,9 @@ def _explain(error: ValidationError) -> str:
     """One line: key, value, what is allowed, and the nearest spelling or the fix."""
     key = ".".join(map(str, error.absolute_path)) or "(top level)"
     rule, value = error.validator_value, error.instance
+    for inner in error.context if isinstance(value, dict) else ():
+        if inner.validator in ("additionalProperties", "enum") or "x-allowed" in inner.schema:
+            return _explain(inner)
     if error.validator == "additionalProperties":
         allowed = error.schema["properties"]
         unknown = [k for k in value if k not in allowed]
@@ -155,8 +158,11 @@ def _explain(error: ValidationError) -> str:
             f"{key} is {value!r}; allowed: {', '.join(map(str, rule))}.{nearest(str(value), rule)}"
         )
     if error.validator == "required":
-        return f"{key}: {error.message}"
+        missing = [name for name in rule if name not in value]
+        return f"{key}: {', '.join(missing)} is missing; required: {', '.join(rule)}"
     allowed = error.schema.get("x-allowed") or f"{error.validator} {rule}"
+    if "propertyNames" in error.absolute_schema_path:
+        return f"{key} has the name {value!r}; allowed: {allowed}"
     return f"{key} is {value!r}; allowed: {allowed}"
 
 

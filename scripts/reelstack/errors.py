@@ -54,5 +54,7 @@ class VideoError(ReelstackError):
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the closest allowed spelling, or an empty string."""
-    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
+    names = list(allowed)
+    longer = [name for name in names if value and name.startswith(value)]
+    close = longer or difflib.get_close_matches(value, names, n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
