@@ -103,6 +103,6 @@ def locked(path: Path | str) -> Iterator[None]:
     """Hold an exclusive lock on `path`; it ends with the process, however that ends."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
+    with open(path, "a") as handle:  # "w" would change its modification time
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

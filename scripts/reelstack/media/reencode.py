@@ -58,22 +58,20 @@ def require_encoder(executable: str, codec: str) -> None:
         )
 
 
-def arguments(
-    source: str, target: str, *, fps: float, encoder: dict[str, Any], width: int, height: int
-) -> list[str]:
-    """ffmpeg's arguments, without the executable.
+def arguments(*, fps: float, encoder: dict[str, Any], width: int, height: int) -> list[str]:
+    """ffmpeg's arguments, without the executable and with placeholders for the paths.
 
     The encoder gets one thread because x264's output depends on their number. An odd width or
     height loses its last column or row: 4:2:0 video cannot hold it.
     """
-    stream = ffmpeg.input(
-        f"file:{source}", threads=1, protocol_whitelist=DEMUX_OPTIONS["protocol_whitelist"]
-    )["V:0"]
+    stream = ffmpeg.input(_IN, threads=1, protocol_whitelist=DEMUX_OPTIONS["protocol_whitelist"])[
+        "V:0"
+    ]
     stream = stream.filter("fps", fps=repr(fps), round="near")
     if width % 2 or height % 2:
         stream = stream.filter("crop", "trunc(iw/2)*2", "trunc(ih/2)*2", 0, 0)
     output = stream.output(
-        f"file:{target}",
+        _OUT,
         vcodec=encoder["codec"],
         preset=encoder["preset"],
         crf=encoder["crf"],
@@ -115,7 +113,6 @@ def reencode_video(
         frames_in, frames_out, errors = _counts(log)
         if code not in (0, _FEW_DECODED) or not frames_out or not temporary.exists():
             raise _failure(code, log, codec=encoder["codec"], frames_out=frames_out)
-        size_bytes = temporary.stat().st_size
     problem = truncation(declared=frames_declared, decoded=frames_in, errors=errors)
     return {
         "status": "truncated" if problem else "ok",
@@ -124,7 +121,7 @@ def reencode_video(
         "frames_out": frames_out,
         "fps": fps,
         "seconds": round(time.monotonic() - started, 2),
-        "size_bytes": size_bytes,
+        "size_bytes": target.stat().st_size,
         "ffmpeg_version": ffmpeg_version(executable),
         "ffmpeg_arguments": " ".join(arguments(**settings)),
     }

@@ -35,11 +35,11 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"checkpoint {path} holds more than tensors and is not loaded, because reading it "
-            f"would run code from it: {str(error).splitlines()[0]}. Save its state dict alone."
+            f"would run code from it: {_first_line(error)}. Save its state dict alone."
         ) from error
     except (RuntimeError, SafetensorError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}. It may be cut "
+            f"checkpoint {path} cannot be read: {_first_line(error)}. It may be cut "
             "short or of another format; delete it to have it fetched again."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -79,6 +79,10 @@ def load_checkpoint(network: nn.Module, path: Path | str, *, model: str) -> None
     if problems:
         raise WeightsError(f"checkpoint {path} is not one of {model}:\n  " + "\n  ".join(problems))
     network.load_state_dict(state, strict=False)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _kind(content: object) -> str:
