@@ -202,3 +202,26 @@ def test_a_second_stream_that_is_broken_does_not_matter(tmp_path: Path) -> None:
     frames, problem = decode(damaged)
     assert (len(frames), problem) == (NUM_FRAMES, "")
     assert "status" not in probe_video(damaged)
+
+
+def test_a_stretch_lost_from_a_file_without_a_frame_count_shows_by_the_damage_beside_it(
+    tmp_path: Path,
+) -> None:
+    damaged = garbled(whole(tmp_path, "v.mkv"), tmp_path / "garbled.mkv", start=0.3, num_bytes=4000)
+    frames, problem = decode(damaged)
+    assert len(frames) < NUM_FRAMES
+    assert "damaged" in problem
+    (row,) = reencoded(tmp_path, damaged)
+    assert row["status"] == "truncated"
+
+
+def test_a_file_that_may_not_be_read_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("reelstack.ingest.probe.sha256_of", refused)
+    with pytest.raises(VideoError, match="cannot be read: Permission denied") as caught:
+        probe_video(whole(tmp_path, "v.mp4"))
+    assert caught.value.status == "unreadable"

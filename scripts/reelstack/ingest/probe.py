@@ -31,11 +31,14 @@ def probe_video(path: Path | str) -> dict[str, Any]:
     container declares, or its number of video packets where it declares none.
 
     Raises:
-        VideoError: "missing" where there is no file.
+        VideoError: "missing" where there is no file, "unreadable" where it may not be read.
     """
     if not Path(path).is_file():
         raise VideoError("missing", f"{path}: no such file")
-    facts: dict[str, Any] = {"sha256": sha256_of(path), "size_bytes": Path(path).stat().st_size}
+    try:
+        facts: dict[str, Any] = {"sha256": sha256_of(path), "size_bytes": Path(path).stat().st_size}
+    except OSError as error:
+        raise VideoError("unreadable", f"cannot be read: {error.strerror}") from error
     try:
         with open_container(path) as container:
             stream = video_stream(container)
@@ -112,7 +115,8 @@ def _first_rotation(packet: Any) -> int | None:
 
 def _cut(container: Any, *, end: float) -> dict[str, str]:
     declared = (container.duration or 0) / av.time_base
-    if declared - end <= max(1.0, 0.05 * declared):
+    tolerated = min(max(0.5, 0.02 * declared), 5.0)
+    if declared - end <= tolerated:
         return {}
     return {"status": "truncated", "error": f"ends at {end:.2f} s of {declared:.2f} s declared"}
 

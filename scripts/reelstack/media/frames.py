@@ -92,7 +92,7 @@ def truncation(*, declared: int, decoded: int, errors: int) -> str:
     if declared and missing > tolerated:
         return f"{decoded} of {declared} declared frames could be decoded"
     if errors:
-        return f"{errors} packets could not be decoded; {decoded} frames could"
+        return f"{errors} packets or frames are damaged; {decoded} frames could be decoded"
     return ""
 
 
@@ -218,6 +218,7 @@ class VideoReader:
                 break
             for picture in pictures:
                 self.num_source_frames += 1
+                self._errors += picture.is_corrupt
                 if picture.pts is not None:
                     picture.pts -= self._start
                 yield picture

@@ -150,7 +150,7 @@ def _counts(log: str) -> tuple[int, int, int]:
     return (
         sum(map(int, decoded)),
         sum(map(int, encoded)),
-        sum(map(int, errors)),
+        sum(map(int, errors)) + log.count("corrupt decoded frame"),
     )
 
 
