@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,18 @@ from typing import Any
 import yaml
 
 from reelstack.config import Config, load_config
-from reelstack.files import write_text_if_changed
+from reelstack.files import CHECKOUT, write_text_if_changed
 from reelstack.ingest.inputs import find_videos
 from reelstack.ingest.shards import live_shards, request_store, update_plan
+
+
+def _share_library() -> None:
+    """Let jobs import the library of this checkout, whichever their environment has installed."""
+    library = str(CHECKOUT / "scripts")
+    others = [
+        p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p not in ("", library)
+    ]
+    os.environ["PYTHONPATH"] = os.pathsep.join([library, *others])
 
 
 def prepare(raw: Mapping[str, Any], *, plan: bool) -> tuple[Config, list[str]]:
@@ -25,6 +35,7 @@ def prepare(raw: Mapping[str, Any], *, plan: bool) -> tuple[Config, list[str]]:
     Raises:
         ReelstackError: if the config or an input is not valid; nothing has been written then.
     """
+    _share_library()
     config = load_config(raw)
     if not plan:
         return config, live_shards(config.output)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from reelstack.config import FeatureSet
-from reelstack.errors import StoreError, VideoError
+from reelstack.errors import DeviceError, StoreError, VideoError
 from reelstack.extract.api import CountedFrames, window_status
 from reelstack.extract.devices import device_slot
 from reelstack.extract.engine import WindowSettings, extract_windows
@@ -77,7 +77,7 @@ class ShardExtraction:
             )
             require_unbroken(done, strict=strict)
             folders = {r["key"]: p for r in done if (p := self._state / r["key"]).is_dir()}
-            provenance = self._provenance(done, previous)
+            provenance = self._parameters | {"origins": _origins(done)}
             write_part(kept, done, folders=folders, previous=previous, provenance=provenance)
             link_or_copy(kept, part)
             for folder in self._state.glob("*/"):
@@ -98,6 +98,11 @@ class ShardExtraction:
         """Loaded for the first video that needs it: a shard without work never loads a model."""
         device = self._resources.enter_context(device_slot(self._gpus))
         torch.set_num_threads(self._threads)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(
+                "a GPU is free, but this environment's torch cannot use it: install a torch build "
+                "for its driver, or run on the CPU with --resources gpu=0"
+            )
         extractor = create_extractor(self._set.entry)
         files = {component: c.path for component, c in self._checkpoints.items()}
         extractor.load(files, device=device, precision=self._set.precision)
@@ -144,6 +149,7 @@ class ShardExtraction:
             "height": reader.height,
             "width": reader.width,
             "origin": digest(self._origin),
+            "computed_by": self._origin,
         }
 
     @functools.cached_property
@@ -152,13 +158,10 @@ class ShardExtraction:
         versions = library_versions("torch", "torchvision", "av", "numpy", "pillow")
         return {"device": _device_name(self._extractor.device), "versions": versions}
 
-    def _provenance(self, rows: list[Row], previous: Part | None) -> dict[str, Any]:
-        """The parameters of all rows, and by the rows' `origin` what computed them."""
-        origins = dict(previous.provenance["origins"]) if previous else {}
-        if "_extractor" in self.__dict__:
-            origins[digest(self._origin)] = self._origin
-        used = {row.get("origin") for row in rows}
-        return self._parameters | {"origins": {k: v for k, v in origins.items() if k in used}}
+
+def _origins(rows: list[Row]) -> dict[str, Any]:
+    """By the rows' `origin`, what computed them; the journal keeps it over a killed run."""
+    return {row["origin"]: row["computed_by"] for row in rows if "origin" in row}
 
 
 def shard_rows(
