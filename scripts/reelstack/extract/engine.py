@@ -19,8 +19,12 @@ from reelstack.models.base import Extractor
 CHUNK_FRAMES = 16
 """Frames that are preprocessed together."""
 
-BATCH_FRAMES = 64
-"""Frames per forward pass; features do not depend on it beyond rounding (~1e-5 of their std)."""
+BATCH_FRAMES = 16
+"""Frames per forward pass on the CPU: more are slower there and take more memory (measured, see
+docs/performance.md). Features do not depend on it beyond rounding (~1e-5 of their std)."""
+
+GPU_BATCH_FRAMES = 64
+"""The same on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def extract_windows(
     frames: Iterable[Frame], extractor: Extractor, settings: WindowSettings
 ) -> Iterator[Arrays]:
     """Features of all windows of one video, a batch of windows at a time, in order."""
-    batch_size = max(1, BATCH_FRAMES // settings.stack_size)
+    batch_frames = BATCH_FRAMES if extractor.device.type == "cpu" else GPU_BATCH_FRAMES
+    batch_size = max(1, batch_frames // settings.stack_size)
     batch: list[Window[Tensor]] = []
     for window in _windows(frames, extractor, settings):
         batch.append(window)
