@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import av
@@ -11,17 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from reelstack.demo.clips import (
-    AudioTrack,
-    decode_video,
-    encode_video,
-    prepare_clip,
-    sample_frames,
-    window_starts,
-)
+from reelstack import extract_video
 from reelstack.demo.dataset import augment
+from reelstack.demo.encoding import AudioTrack, encode_video
 from reelstack.demo.motion import CLASSES, render_motion
 from reelstack.demo.videos import demo_videos, make_video
+from reelstack.media.frames import VideoReader
 from reelstack.models.r21d_tiny import tiny_r2plus1d
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -51,20 +45,18 @@ def displacement(first: NDArray, second: NDArray) -> tuple[float, float]:
     return float(rows), float(columns)
 
 
-@cache
-def trained_network() -> nn.Module:
-    network = tiny_r2plus1d(len(CLASSES))
-    network.load_state_dict(load_file(WEIGHTS))
-    return network.eval()
+def decode_video(path: Path) -> tuple[NDArray, list[float]]:
+    with VideoReader(path) as reader:
+        shown = [(frame.rgb(), frame.time) for frame in reader]
+    return np.stack([pixels for pixels, _ in shown]), [time for _, time in shown]
 
 
-@torch.inference_mode()
 def window_probabilities(path: Path) -> NDArray:
-    """Return (windows, 8) class probabilities of a video, as the extractor would see it."""
-    frames, times = decode_video(path)
-    sampled = frames[sample_frames(times)]
-    clips = [prepare_clip(sampled[k : k + 16]) for k in window_starts(len(sampled))]
-    return trained_network()(torch.stack(clips)).softmax(1).numpy()
+    """Return (windows, 8) class probabilities of a video, in the order of CLASSES."""
+    features = extract_video(path, model="r2plus1d_tiny_motion", fps=25, top_k=8)
+    assert features.predictions is not None
+    order = features.predictions.class_index.argsort(1)
+    return np.take_along_axis(features.predictions.score, order, 1)
 
 
 def test_there_are_eight_classes_and_the_label_file_lists_them_in_order() -> None:
@@ -164,13 +156,6 @@ def test_augmentation_keeps_the_label_true_to_the_motion() -> None:
     assert len(seen) == 4
 
 
-def test_sampling_takes_the_nearest_frame_in_time() -> None:
-    assert sample_frames([0.0, 1 / 15, 2 / 15]).tolist() == [0, 1, 1, 2, 2]
-    assert sample_frames([5.0 + k / 50 for k in range(8)]).tolist() == [0, 2, 4, 6]
-    assert window_starts(50) == [0, 16, 32]
-    assert window_starts(15) == []
-
-
 def test_encoding_rejects_frames_of_another_type() -> None:
     video = demo_videos()[0]
     with pytest.raises(ValueError, match="float64"):
@@ -243,8 +228,8 @@ def test_the_uneven_video_has_uneven_frame_times() -> None:
 
 
 def test_the_short_clip_is_shorter_than_a_window() -> None:
-    frames, times = decode_video(VIDEOS / "short_clip.mp4")
-    assert len(frames) == len(sample_frames(times)) == 8
+    frames, _ = decode_video(VIDEOS / "short_clip.mp4")
+    assert len(frames) == 8
 
 
 def test_the_truncated_video_ends_early_although_its_index_promises_more() -> None:
@@ -257,7 +242,7 @@ def test_the_truncated_video_ends_early_although_its_index_promises_more() -> No
     assert 16 <= len(frames) < promised
 
 
-def test_an_audio_track_outlives_the_encoding() -> None:
+def test_an_audio_track_outlives_the_encoding(tmp_path: Path) -> None:
     video = demo_videos()[0]
     tone = np.sin(np.arange(24000) / 10).astype(np.float32)
     data = encode_video(
@@ -265,7 +250,8 @@ def test_an_audio_track_outlives_the_encoding() -> None:
         encoding=video.encoding,
         audio=AudioTrack(samples=tone, rate=48000, codec="aac"),
     )
-    frames, times = decode_video(data)
+    (tmp_path / "v.mp4").write_bytes(data)
+    frames, times = decode_video(tmp_path / "v.mp4")
     assert frames.shape == (12, 64, 80, 3)
     assert times[-1] == pytest.approx(11 / 25, abs=1e-3)
 

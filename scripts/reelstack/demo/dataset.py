@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reelstack.demo.clips import (
-    CLIP_FPS,
-    CLIP_FRAMES,
-    Encoding,
-    decode_video,
-    encode_video,
-    prepare_clip,
-    resize_and_crop,
-)
+from reelstack.demo.encoding import Encoding, encode_video
 from reelstack.demo.motion import CLASSES, render_motion
+from reelstack.media.frames import VideoReader
+from reelstack.models.r21d import normalise, resize_and_crop
+from reelstack.models.registry import model_entry
+
+ENTRY = model_entry("r2plus1d_tiny_motion")
+CLIP_FRAMES = ENTRY.stack_size
+CLIP_FPS = 25.0
 
 
 def _swaps(*pairs: str) -> dict[str, str]:
@@ -108,19 +108,31 @@ def render_clip(spec: ClipSpec) -> NDArray[np.uint8]:
         rate=Fraction(25),
         options={"crf": str(spec.crf), "preset": "veryfast"},
     )
-    return decode_video(encode_video(frames, encoding=encoding))[0]
+    with NamedTemporaryFile(suffix=".mp4") as file:
+        file.write(encode_video(frames, encoding=encoding))
+        file.flush()
+        with VideoReader(file.name) as reader:
+            return np.stack([frame.rgb() for frame in reader])
+
+
+def planes_of(frames: NDArray[np.uint8]) -> Tensor:
+    """(16, H, W, 3) uint8 frames as the network's input before normalising; (3, 16, 56, 56)."""
+    options = ENTRY.options
+    pixels = torch.from_numpy(np.ascontiguousarray(frames))
+    planes = resize_and_crop(pixels, size=options["resize"], crop=options["crop"])
+    return planes.permute(1, 0, 2, 3)
 
 
 def pool_clip(seed: int) -> NDArray[np.uint8]:
     """Render one training clip, resized and cropped; (3, 16, 56, 56) uint8."""
-    small = resize_and_crop(render_clip(mixed_spec(seed))).permute(1, 0, 2, 3)
+    small = planes_of(render_clip(mixed_spec(seed)))
     return np.asarray((small * 255).round().to(torch.uint8).numpy())
 
 
 def held_out_clip(seed: int, *, coded: bool) -> NDArray[np.float32]:
     """Render one evaluation clip through the exact recipe; (3, 16, 56, 56) float32."""
     spec = coded_spec(seed) if coded else mixed_spec(seed)
-    return np.asarray(prepare_clip(render_clip(spec)).numpy())
+    return np.asarray(normalise(planes_of(render_clip(spec))[None])[0].numpy())
 
 
 def augment(clip: Tensor, label: int, *, rng: np.random.Generator) -> tuple[Tensor, int]:

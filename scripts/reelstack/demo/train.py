@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from reelstack.demo.clips import normalise
 from reelstack.demo.dataset import augment, held_out_clip, pool_clip
 from reelstack.demo.motion import CLASSES
+from reelstack.models.r21d import normalise
 from reelstack.models.r21d_tiny import tiny_r2plus1d
 
 _BATCH = 32

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelstack.demo.clips import AudioTrack, Encoding, encode_video
+from reelstack.demo.encoding import AudioTrack, Encoding, encode_video
 from reelstack.demo.motion import render_motion
 
 # Part of the truncated file that is kept, the index at its front included.

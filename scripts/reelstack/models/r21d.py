@@ -54,6 +54,24 @@ NETWORKS = {
 }
 
 
+def resize_and_crop(pixels: Tensor, *, size: tuple[int, int], crop: int) -> Tensor:
+    """(N, H, W, 3) uint8 RGB → (N, 3, crop, crop) float32 in [0, 1].
+
+    Bilinear to exactly `size` (height, width) without antialiasing, then the centre.
+    """
+    top, left = (round((side - crop) / 2) for side in size)
+    scaled = functional.interpolate(
+        pixels.permute(0, 3, 1, 2).float() / 255, size=size, mode="bilinear", align_corners=False
+    )
+    return scaled[..., top : top + crop, left : left + crop]
+
+
+def normalise(planes: Tensor) -> Tensor:
+    """Subtract the channels' mean and divide by their deviation; (N, 3, …) in [0, 1]."""
+    shape = (3, *(1 for _ in planes.shape[2:]))
+    return (planes - planes.new_tensor(MEAN).view(shape)) / planes.new_tensor(STD).view(shape)
+
+
 class VideoResNetExtractor(SingleNetwork):
     """float [0, 1] → bilinear to `resize` → centre crop → normalise; features after pooling."""
 
@@ -68,19 +86,9 @@ class VideoResNetExtractor(SingleNetwork):
 
     @override
     def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
-        height, width = self.entry.options["resize"]
-        crop = self.entry.options["crop"]
-        top, left = round((height - crop) / 2), round((width - crop) / 2)
+        options = self.entry.options
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
-        scaled = functional.interpolate(
-            pixels.permute(0, 3, 1, 2).float() / 255,
-            size=(height, width),
-            mode="bilinear",
-            align_corners=False,
-        )
-        mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
-        std = torch.tensor(STD, device=self.device).view(3, 1, 1)
-        return (scaled[..., top : top + crop, left : left + crop] - mean) / std
+        return normalise(resize_and_crop(pixels, size=options["resize"], crop=options["crop"]))
 
     @override
     def arrange(self, windows: Tensor) -> Tensor:
