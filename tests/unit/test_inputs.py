@@ -83,12 +83,10 @@ class TestLinks:
         Path("in/sub/up").symlink_to(here / "in")
         assert ids("in") == ["a", "sub/b"]
 
-    def test_that_lead_nowhere_are_named(self, here: Path) -> None:
+    def test_that_lead_nowhere_are_kept_to_become_rows(self, here: Path) -> None:
         make("in/a.mp4")
         Path("in/gone.mp4").symlink_to(here / "nowhere.mp4")
-        text = fails("in")
-        assert "'in/gone.mp4' cannot be read: No such file or directory" in text
-        assert "broken link" in text
+        assert {v.video_id: v.size_bytes for v in find_videos(["in"])} == {"a": 5, "gone": 0}
 
 
 class TestGlobs:
@@ -146,18 +144,27 @@ class TestLists:
     def test_csv_with_a_short_row(self) -> None:
         make("a.mp4")
         Path("l.csv").write_text("video_id,path\nx,a.mp4\ny\n")
-        assert "row 2 of 'l.csv' names None, which is no file" in fails("l.csv")
+        assert "row 2 of 'l.csv' has the path None; allowed: the path of a file" in fails("l.csv")
 
     def test_csv_without_a_path_column(self) -> None:
         Path("l.csv").write_text("file,video_id\na.mp4,x\n")
         assert "'l.csv' has no column 'path'; has ['file', 'video_id']" in fails("l.csv")
 
     @pytest.mark.parametrize("name", ["l.txt", "l.csv"])
-    def test_a_missing_file_is_named_with_its_row(self, name: str) -> None:
+    def test_a_missing_file_is_kept_to_become_a_row(self, name: str) -> None:
         make("data/a.mp4")
         header = "path\n" if name.endswith("csv") else ""
         Path("data", name).write_text(f"{header}a.mp4\nb.mp4\n")
-        assert f"row 2 of 'data/{name}' names 'b.mp4', which is no file" in fails(f"data/{name}")
+        found = {v.video_id: (v.path, v.fingerprint) for v in find_videos([f"data/{name}"])}
+        assert found["b"] == ("data/b.mp4", "0:0")
+        assert found["a"][1] != "0:0"
+
+    def test_a_list_of_which_nothing_exists_is_an_error(self) -> None:
+        make("data/other.mp4")
+        Path("data/l.txt").write_text("x/a.mp4\nx/b.mp4\n")
+        text = fails("data/l.txt")
+        assert "none of the 2 files that 'data/l.txt' names exists" in text
+        assert "'data/x/a.mp4'" in text
 
     @pytest.mark.parametrize("video_id", ["../a", "/etc/a", "x//y", "x/./y", ".."])
     def test_ids_that_would_leave_the_output_folder(self, video_id: str) -> None:

@@ -12,41 +12,10 @@ from reelstack.errors import ConfigError, nearest
 from reelstack.files import CHECKOUT, read_csv
 
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".3g2",
-        ".3gp",
-        ".amv",
-        ".asf",
-        ".avi",
-        ".dv",
-        ".divx",
-        ".f4v",
-        ".flv",
-        ".gif",
-        ".m2t",
-        ".m2ts",
-        ".m2v",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpe",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".nut",
-        ".ogm",
-        ".ogv",
-        ".qt",
-        ".rm",
-        ".rmvb",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ]
+    (
+        ".3g2 .3gp .amv .asf .avi .dv .divx .f4v .flv .gif .m2t .m2ts .m2v .m4v .mkv .mov .mp4 "
+        ".mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m"
+    ).split()
 )
 """What a folder is searched for; a file, a glob or a list entry may have any suffix."""
 
@@ -60,7 +29,8 @@ class Video:
     Attributes:
         video_id: path relative to its root without the suffix, `/` between parts.
         path: as the workflow opens it, relative to the working directory where the config is.
-        size_bytes, mtime_ns: as found; together the fingerprint of the content.
+        size_bytes, mtime_ns: as found, 0 for a file that is not there; together the fingerprint
+            of the content.
     """
 
     video_id: str
@@ -156,7 +126,7 @@ def _glob_videos(pattern: str) -> Iterator[Video]:
             yield _video(base / match, root=base)
 
 
-def _listed_videos(list_file: Path) -> Iterator[Video]:
+def _listed_videos(list_file: Path) -> list[Video]:
     """Videos of a .txt list (a path a line, # comments) or a .csv list (path[,video_id])."""
     if list_file.suffix.lower() == ".csv":
         rows = read_csv(list_file)
@@ -165,32 +135,36 @@ def _listed_videos(list_file: Path) -> Iterator[Video]:
     else:
         lines = list_file.read_text("utf-8-sig", "surrogateescape").split("\n")
         rows = [{"path": s} for line in lines if (s := line.strip()) and not s.startswith("#")]
-    for number, row in enumerate(rows, start=1):
-        path = list_file.parent / os.path.expanduser(row["path"] or "")
-        if not path.is_file():
-            raise ConfigError(
-                f"videos: row {number} of {str(list_file)!r} names {row['path']!r}, which is no "
-                f"file (relative paths start at {str(list_file.parent)!r})"
-            )
-        inside = path.is_relative_to(list_file.parent)
-        video = _video(path, root=list_file.parent if inside else path.parent)
-        video_id = row.get("video_id") or video.video_id
-        if video_id.startswith("/") or {"", ".", ".."} & set(video_id.split("/")):
-            raise ConfigError(
-                f"videos: row {number} of {str(list_file)!r} has the video_id {video_id!r}; "
-                "allowed: names joined by '/', none of them empty, '.' or '..'"
-            )
-        yield Video(video_id, video.path, video.size_bytes, video.mtime_ns)
+    videos = [_listed_video(list_file, row, number) for number, row in enumerate(rows, start=1)]
+    if videos and not any(video.mtime_ns for video in videos):
+        raise ConfigError(
+            f"videos: none of the {len(videos)} files that {str(list_file)!r} names exists, the "
+            f"first being {videos[0].path!r} (relative paths start at {str(list_file.parent)!r})"
+        )
+    return videos
+
+
+def _listed_video(list_file: Path, row: dict[str, str], number: int) -> Video:
+    where = f"videos: row {number} of {str(list_file)!r}"
+    if not row["path"] or (path := list_file.parent / os.path.expanduser(row["path"])).is_dir():
+        raise ConfigError(f"{where} has the path {row['path']!r}; allowed: the path of a file")
+    inside = path.is_relative_to(list_file.parent)
+    video = _video(path, root=list_file.parent if inside else path.parent)
+    video_id = row.get("video_id") or video.video_id
+    if video_id.startswith("/") or {"", ".", ".."} & set(video_id.split("/")):
+        raise ConfigError(
+            f"{where} has the video_id {video_id!r}; allowed: names joined by '/', none of them "
+            "empty, '.' or '..'"
+        )
+    return Video(video_id, video.path, video.size_bytes, video.mtime_ns)
 
 
 def _video(path: Path, *, root: Path) -> Video:
     try:
         facts = path.stat()
-    except OSError as error:
-        raise ConfigError(
-            f"videos: {str(path)!r} cannot be read: {error.strerror}. Remove it (a broken "
-            "link?) or make it readable."
-        ) from error
+        size_bytes, mtime_ns = facts.st_size, facts.st_mtime_ns
+    except OSError:  # gone, or a broken link: becomes a row with the status "missing"
+        size_bytes = mtime_ns = 0
     relative = path.relative_to(root).with_suffix("").as_posix()
     readable = os.fsencode(relative).decode("utf-8", "backslashreplace")
-    return Video(readable, str(path), facts.st_size, facts.st_mtime_ns)
+    return Video(readable, str(path), size_bytes, mtime_ns)
