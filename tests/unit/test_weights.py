@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,6 +174,15 @@ class TestEnsure:
         assert ensure_weights(ENTRY) == expected
         assert len(site.ranges) == 1
         assert weights_states(ENTRY) == ("MIT", "fetched")
+
+    def test_two_datasets_that_need_it_at_once_fetch_it_once(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish(monkeypatch, site, SHA256)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: ensure_weights(ENTRY), range(4)))
+        assert {checkpoints["rgb"].sha256 for checkpoints in found} == {SHA256}
+        assert len(site.ranges) == 1
 
     @pytest.mark.parametrize("sha256", ["0" * 64, OTHER, f"{OTHER}{SHA256[8:]}"])
     def test_another_content_is_refused(

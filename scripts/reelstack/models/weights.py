@@ -19,7 +19,7 @@ import yaml
 from tqdm import tqdm
 
 from reelstack.errors import WeightsError
-from reelstack.files import CHECKOUT, sha256_of, write_text
+from reelstack.files import CHECKOUT, locked, sha256_of, write_text
 from reelstack.models.registry import ModelEntry
 
 CATALOGUE = CHECKOUT / "resources" / "weights.yaml"
@@ -129,8 +129,9 @@ def _ensure_component(entry: ModelEntry, component: str, local: str | Path | Non
         path = CHECKOUT / published.file
     else:
         path = _download_path(published)
-        if not path.exists():
-            download(str(published.url), path, size_bytes=published.size_bytes)
+        with locked(path.with_name(f".{path.name}.lock")):  # datasets share the folder
+            if not path.exists():
+                download(str(published.url), path, size_bytes=published.size_bytes)
     checkpoint = _checkpoint(path, source=published.url or str(published.file))
     if not checkpoint.sha256.startswith(published.sha256):
         raise WeightsError(
