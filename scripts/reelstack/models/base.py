@@ -55,6 +55,7 @@ class Extractor(ABC):
 class SingleNetwork(Extractor):
     """A family whose models are one network ending in a linear `fc`, with one stream, `rgb`."""
 
+    layout: torch.memory_format
     network: nn.Module
     classifier: nn.Module
 
@@ -71,12 +72,13 @@ class SingleNetwork(Extractor):
         self.classifier = network.get_submodule("fc").to(device)
         network.fc = nn.Identity()
         fold_batch_norm(network)
-        self.network = network.to(device).to(memory_format=self.memory_format())  # type: ignore[call-overload]
         self.device, self.precision = torch.device(device), precision
+        self.layout = self.memory_format()
+        self.network = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         exact_float32()
 
     def memory_format(self) -> torch.memory_format:
-        """The layout of the weights that this device computes fastest with."""
+        """The layout of weights and inputs that this device computes fastest with."""
         return torch.channels_last
 
     @override

@@ -82,7 +82,9 @@ class VideoResNetExtractor(SingleNetwork):
 
     @override
     def memory_format(self) -> torch.memory_format:
-        return torch.channels_last_3d
+        single = self.device.type == "cpu" and torch.get_num_threads() == 1
+        # Measured, see docs/performance.md: a third faster with two threads, slower with one.
+        return torch.contiguous_format if single else torch.channels_last_3d
 
     @override
     def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
@@ -93,7 +95,7 @@ class VideoResNetExtractor(SingleNetwork):
     @override
     def arrange(self, windows: Tensor) -> Tensor:
         clips = windows.transpose(1, 2)
-        return clips.contiguous(memory_format=torch.channels_last_3d)
+        return clips.contiguous(memory_format=self.layout)
 
 
 def build(entry: ModelEntry) -> VideoResNetExtractor:

@@ -41,7 +41,7 @@ class ResNetExtractor(SingleNetwork):
     @override
     def arrange(self, windows: Tensor) -> Tensor:
         # Frame-wise: a longer stack has the mean of its frames' features (see `forward`).
-        return windows.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return windows.flatten(0, 1).contiguous(memory_format=self.layout)
 
     @override
     def forward(self, windows: Tensor) -> dict[str, Tensor]:
