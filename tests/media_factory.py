@@ -44,11 +44,16 @@ def write_video(
     frames = moving_frames(num_frames, height=height, width=width, seed=seed)
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(
-        f"file:{path}", "w", format=container, container_options=dict(mux_options or {})
+        f"file:{path}",
+        "w",
+        format=container,
+        container_options={"fflags": "+bitexact", **(mux_options or {})},
     ) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
-        stream.options = {"threads": "1", **(options or {})}
+        # x264's macroblock tree makes the bytes differ from run to run, even on one thread.
+        repeatable = {"threads": "1"} | ({"mbtree": "0"} if codec == "libx264" else {})
+        stream.options = repeatable | dict(options or {})
         tick = Fraction(1, 1000) if times_ms is not None else 1 / rate
         stream.codec_context.time_base = tick
         for number, pixels in enumerate(frames):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,9 @@ DEMUX_OPTIONS = {"protocol_whitelist": "file,pipe,crypto,data"}
 
 PLAYLISTS = frozenset(["concat", "dash", "hls", "imf"])
 """Formats that name other files: what is shown would not be what was hashed."""
+
+_REORDERED_FRAMES = 16
+"""More than any codec shows out of the order in which it decodes."""
 
 _TOLERATED_MISSING_FRAMES = 2
 _TOLERATED_MISSING_SHARE = 0.02
@@ -200,30 +204,44 @@ class VideoReader:
 
         With several threads an error takes along frames that are being decoded beside it, and
         what a damaged frame is patched with is not there yet: the result would depend on them.
+        Frames that are shown before a damaged one may refer to it, so the last ones are held.
         """
-        num_packets = 0
+        held: deque[av.VideoFrame] = deque()
+        num_held = _REORDERED_FRAMES if self._threads > 1 else 0
+        num_packets, damaged = 0, False
         for packet in self._packets():
             num_packets += bool(packet is not None and packet.size and not packet.is_discard)
-            try:
-                pictures = self._stream.codec_context.decode(packet)
-            except AvEOFError:
+            pictures = self._pictures(packet)
+            damaged = pictures is None or any(picture.is_corrupt for picture in pictures)
+            damaged |= bool(packet is not None and packet.is_corrupt)
+            if damaged and self._threads > 1:
                 break
-            except FFmpegError as error:
-                self._errors += 1
-                self._last_error = str(error)
-                if self._threads > 1:
-                    break
-                continue
-            if self._threads > 1 and any(picture.is_corrupt for picture in pictures):
-                break
-            for picture in pictures:
-                self.num_source_frames += 1
-                self._errors += picture.is_corrupt
-                if picture.pts is not None:
-                    picture.pts -= self._start
-                yield picture
-        if self._threads > 1 and self.num_source_frames < num_packets:
+            held.extend(pictures or ())
+            while len(held) > num_held:
+                yield self._shown(held.popleft())
+        if self._threads > 1 and (damaged or self.num_source_frames + len(held) < num_packets):
             yield from self._restarted()
+            return
+        for picture in held:
+            yield self._shown(picture)
+
+    def _pictures(self, packet: Any) -> list[av.VideoFrame] | None:
+        """The frames that a packet completes; None if it cannot be decoded."""
+        try:
+            return list(self._stream.codec_context.decode(packet))
+        except AvEOFError:
+            return []
+        except FFmpegError as error:
+            self._errors += 1
+            self._last_error = str(error)
+            return None
+
+    def _shown(self, picture: av.VideoFrame) -> av.VideoFrame:
+        self.num_source_frames += 1
+        self._errors += picture.is_corrupt
+        if picture.pts is not None:
+            picture.pts -= self._start
+        return picture
 
     def _restarted(self) -> Iterator[av.VideoFrame]:
         self._container.close()
