@@ -20,6 +20,10 @@ BROKEN_STATUSES = ("truncated", "unreadable", "no_video", "missing", "timeout")
 """The statuses that `strict: true` turns into a failed job."""
 
 
+UNUSABLE_STATUSES = tuple(status for status in BROKEN_STATUSES if status != "truncated")
+"""The statuses of videos that no frame can be had of."""
+
+
 class ReelstackError(Exception):
     """Base class: an error of the user's input or of the machine, not of the program."""
 

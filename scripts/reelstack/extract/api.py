@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reelstack.errors import ConfigError, DeviceError, VideoError
+from reelstack.errors import ConfigError, DeviceError
 from reelstack.extract.engine import Arrays, WindowSettings, extract_windows
 from reelstack.features import Features, Predictions
 from reelstack.ingest.probe import packet_facts
@@ -146,7 +146,7 @@ class CountedFrames:
 def window_status(
     *, num_windows: int, num_frames: int, settings: WindowSettings
 ) -> tuple[str, str]:
-    """ "ok", or "too_short" with the reason for a video without any window."""
+    """The status "ok", or "too_short" with the reason for a video without any window."""
     if num_windows:
         return "ok", ""
     return "too_short", (
@@ -178,6 +178,3 @@ def _concatenated(batches: list[Arrays], streams: Sequence[str], entry: ModelEnt
     empty: Arrays = {name: np.empty((0, entry.feature_dim), np.float32) for name in streams}
     empty["time_start"] = empty["time_end"] = np.empty(0)
     return empty | {"valid_frames": np.empty(0, np.int32)}
-
-
-__all__ = ["VideoError", "extract_video", "open_extractor", "run_video", "window_status"]

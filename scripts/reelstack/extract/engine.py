@@ -85,10 +85,8 @@ def _windows(
         stack_size=settings.stack_size, step_size=settings.step_size, tail=settings.tail
     )
     chunk: list[tuple[NDArray[np.uint8], Frame]] = []
-    seen = 0
-    for frame in frames:
-        position, seen = seen, seen + 1
-        if position % settings.step_size < settings.stack_size:
+    for position, frame in enumerate(frames):
+        if windower.wants(position):
             pixels = frame.rgb()
             if chunk and (len(chunk) == CHUNK_FRAMES or chunk[0][0].shape != pixels.shape):
                 yield from _push(chunk, extractor, windower)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from reelstack.config import FeatureSet
-from reelstack.errors import DeviceError, StoreError, VideoError
+from reelstack.errors import UNUSABLE_STATUSES, DeviceError, StoreError, VideoError
 from reelstack.extract.api import CountedFrames, window_status
 from reelstack.extract.devices import device_slot
 from reelstack.extract.engine import WindowSettings, extract_windows
@@ -27,8 +27,6 @@ from reelstack.models.weights import Checkpoint, read_record
 from reelstack.provenance import library_versions
 
 log = logging.getLogger(__name__)
-
-UNUSABLE = ("unreadable", "no_video", "missing", "timeout")
 
 
 class ShardExtraction:
@@ -110,7 +108,7 @@ class ShardExtraction:
         return extractor
 
     def _extract(self, row: Row) -> Row:
-        if row["media_status"] in UNUSABLE:
+        if row["media_status"] in UNUSABLE_STATUSES:
             raise VideoError(row["media_status"], row["media_error"])
         sampled = self._set.fps if self._set.fps_method == "sample" else None
         reencoded = self._set.fps_method == "reencode"

@@ -34,8 +34,8 @@ class Windower(Generic[T]):
 
     With `tail="drop"` frames that do not fill a last window give none, as in the reference tools.
     With `tail="pad"` every frame that a window can reach is covered: the last window repeats the
-    last frame. Frames between windows (`step > stack`) need not be pushed with content: `wants`
-    says whether the next frame is part of any window.
+    last frame. Frames between windows (`step > stack`) are not pushed but skipped: `wants` says
+    which.
 
     Args:
         stack_size: frames per window, ≥ 1.
@@ -60,9 +60,9 @@ class Windower(Generic[T]):
         self._next_start = 0
         self._covered_end = 0
 
-    def wants(self) -> bool:
-        """Whether the next frame belongs to a window (false only in gaps of `step > stack`)."""
-        return self.num_frames >= self._next_start
+    def wants(self, position: int) -> bool:
+        """Whether frame `position` belongs to a window (false only in gaps of `step > stack`)."""
+        return position % self.step_size < self.stack_size
 
     def skip(self) -> None:
         """Count a frame that no window wants."""
@@ -93,12 +93,3 @@ class Windower(Generic[T]):
         self._next_start += self.step_size
         for _ in range(min(self.step_size, len(self._frames))):
             self._frames.popleft()
-
-
-def window_count(num_frames: int, *, stack_size: int, step_size: int, tail: str) -> int:
-    """How many windows `num_frames` frames give."""
-    full = max(0, (num_frames - stack_size) // step_size + 1)
-    if tail == "drop" or num_frames == 0:
-        return full
-    covered = (full - 1) * step_size + stack_size if full else 0
-    return full + int(num_frames > covered and num_frames > full * step_size)
