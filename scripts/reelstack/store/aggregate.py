@@ -13,10 +13,10 @@ import zarr
 from reelstack.config import Config, load_config
 from reelstack.extract.parts import Part
 from reelstack.files import locked, read_csv, state_folder, write_text
-from reelstack.models.labels import class_names
 from reelstack.provenance import run_provenance
 from reelstack.store.manifest import manifest_rows, write_manifest
-from reelstack.store.writer import Rows, update_store
+from reelstack.store.set_layout import Rows, set_layout
+from reelstack.store.writer import update_store
 
 
 def aggregate(
@@ -44,19 +44,19 @@ def aggregate(
     opened = {name: [Part(path) for path in of_set] for name, of_set in slices}
     origins = _origins(settings, opened, reencodes)
     rows = {name: _set_rows(of_set) for name, of_set in opened.items()}
+    layouts = {name: set_layout(settings.feature_sets[name], rows[name]) for name in sets}
     with locked(state_folder(manifest) / "lock"):
-        update_store(store, rows, _attributes(settings, origins))
-    table = [
-        row
-        for name, of_set in rows.items()
-        for row in manifest_rows(
+        update_store(store, rows, _attributes(settings, layouts, origins))
+    table: list[dict[str, Any]] = []
+    for name, of_set in rows.items():
+        table += manifest_rows(
             settings.feature_sets[name],
             tables,
             results={video_id: row for video_id, (_, row) in of_set.items()},
+            feature_dim=layouts[name]["feature_dim"],
             row_starts=_row_starts(store, name),
             weights=origins["feature_sets"][name]["weights"],
         )
-    ]
     write_text(provenance, json.dumps(origins, indent=1, sort_keys=True) + "\n")
     write_manifest(manifest, table)
 
@@ -78,7 +78,9 @@ def _origins(
     feature_sets = {}
     for name, of_set in parts.items():
         computed = [origins for part in of_set for origins in part.provenance["origins"].items()]
-        feature_sets[name] = of_set[0].provenance | {"origins": dict(computed)}
+        labels: list[str] = max((p.provenance["labels"] for p in of_set), key=len)
+        first = of_set[0].provenance
+        feature_sets[name] = first | {"labels": labels, "origins": dict(computed)}
     return run_provenance() | {
         "ffmpeg": sorted(ffmpeg),
         "encoder": settings.merged["fps"]["encoder"],
@@ -86,17 +88,17 @@ def _origins(
     }
 
 
-def _attributes(settings: Config, origins: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _attributes(
+    settings: Config, layouts: Mapping[str, Any], origins: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Attributes of the root (under "") and of every set's group."""
     root = {"title": "Reelstack features", "config": settings.merged, "provenance": origins}
     return {"": root} | {
-        name: {
+        name: layouts[name]
+        | {
             "model": feature_set.model,
             "family": feature_set.entry.family,
-            "streams": list(feature_set.streams),
-            "feature_dim": feature_set.entry.feature_dim,
-            "top_k": feature_set.top_k,
-            "labels": list(class_names(feature_set.entry)),
+            "labels": origins["feature_sets"][name]["labels"],
             "parameters": feature_set.parameters(),
             "provenance": origins["feature_sets"][name],
         }

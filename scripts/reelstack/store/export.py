@@ -1,7 +1,8 @@
 """Export to the files that video_features writes, for tools that read those.
 
-`<out>/<feature_type>/<model>/<video_id>_<key>.npy|.pkl` with float64 arrays; frame-wise sets also
-have `fps` and `timestamps_ms`. A video without windows gives an array of shape (0,), as there.
+`<out>/<feature_type>[/<model>]/<video_id>_<key>.npy|.pkl` with float64 arrays (VGGish: float32);
+frame-wise sets, I3D and RAFT also have `fps` and `timestamps_ms`. A video without windows gives an
+array of shape (0,), as there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import numpy as np
 from reelstack.errors import BROKEN_STATUSES, StoreError, nearest
 from reelstack.features import Features
 from reelstack.files import atomic_path
+from reelstack.models.entries import ModelEntry
+from reelstack.models.registry import model_entry
 from reelstack.store.reader import FeatureGroup, open_store
 
-FRAME_WISE = ("resnet",)
+WITHOUT_MODEL_NAME = ("i3d", "s3d", "vggish", "flow")
+"""Families of which video_features knows one model, so that it names the type only."""
 
 
 def export_store(
@@ -48,38 +52,61 @@ def export_store(
             f"no feature set {unknown[0]!r}; the store has: {', '.join(opened)}."
             f"{nearest(unknown[0], opened)}"
         )
-    models = Counter(opened[name].attributes["model"] for name in names)
-    if repeated := [model for model, count in models.items() if count > 1]:
-        clash = [n for n in names if opened[n].attributes["model"] == repeated[0]]
+    models = {name: opened[name].attributes["model"] for name in names}
+    folders = {name: _folder(model_entry(model)) for name, model in models.items()}
+    if repeated := [folder for folder, count in Counter(folders.values()).items() if count > 1]:
+        clash = [name for name in names if folders[name] == repeated[0]]
         raise StoreError(
-            f"the sets {', '.join(clash)} have the model {repeated[0]}: their files would have the "
-            "same names. Export them one by one with --set NAME --out FOLDER."
+            f"the sets {', '.join(clash)} have the model "
+            f"{' and '.join(dict.fromkeys(models[name] for name in clash))}: their files would "
+            "have the same names. Export them one by one with --set NAME --out FOLDER."
         )
     return sum(_export_set(opened[name], out, file_format=file_format) for name in names)
 
 
 def _export_set(group: FeatureGroup, out: Path, *, file_format: str) -> int:
-    family, model = group.attributes["family"], group.attributes["model"]
+    entry = model_entry(group.attributes["model"])
+    folder = out / _folder(entry)
     count = 0
     for video_id, features in group.items():
         if features.status in BROKEN_STATUSES and not len(features):
             continue
-        for key, values in _arrays(features, family).items():
-            _write(out / family / model / f"{video_id}_{key}", values, file_format=file_format)
+        for key, values in _arrays(features, entry, group.attributes["parameters"]).items():
+            _write(folder / f"{video_id}_{key}", values, file_format=file_format)
             count += 1
     return count
 
 
-def _arrays(features: Features, family: str) -> dict[str, Any]:
-    single = len(features.streams) == 1
+def _folder(entry: ModelEntry) -> Path:
+    kind = feature_type(entry)
+    return Path(
+        kind, "" if entry.family in WITHOUT_MODEL_NAME else entry.name.removeprefix(f"{kind}/")
+    )
+
+
+def feature_type(entry: ModelEntry) -> str:
+    """What video_features calls the family."""
+    return entry.name.partition("_")[0] if entry.family == "flow" else entry.family
+
+
+def _arrays(features: Features, entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    dtype = np.float32 if entry.reads == "audio" else np.float64
+    by_stream = len(entry.streams) > 1
     arrays: dict[str, Any] = {
-        family if single else stream: values.astype(np.float64) if len(values) else np.empty(0)
+        stream if by_stream else feature_type(entry): (
+            values.astype(dtype) if len(values) else np.empty(0)
+        )
         for stream, values in features.streams.items()
     }
-    if family in FRAME_WISE:
-        steps = np.diff(features.time_start)
-        arrays["fps"] = np.float64(1 / np.median(steps)) if len(steps) else np.float64("nan")
-        arrays["timestamps_ms"] = features.time_start * 1000
+    if entry.timestamps is not None:
+        lengths = features.time_end - features.time_start
+        spans = (features.valid_frames - 1) * parameters["frame_interval"] + 1
+        fps = np.median(spans / lengths) if len(lengths) else np.nan
+        times = features.time_end if entry.timestamps == "end" else features.time_start
+        if entry.family == "flow" and len(times):  # video_features has one a frame, not one a pair
+            times = np.append(times, times[-1] + 1 / fps)
+        arrays["fps"] = np.float64(fps)
+        arrays["timestamps_ms"] = times * 1000
     return arrays
 
 

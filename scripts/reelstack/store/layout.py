@@ -13,12 +13,13 @@
                   status, error (video)
                   key           (video)         what the rows were computed from
 
+A row of features can have more axes (`features (obs, feature_0, feature_1, feature_2)`).
 A set with several streams has `features_<stream>` (obs, feature_<stream>) per stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,22 +64,31 @@ VIDEO_SPECS = {
 }
 COORDINATES = "time_start time_end video_id"
 
+RowShape = dict[str, Any]
+"""`dtype` and `shape` of one row of an array."""
+
+TIME_ROWS: dict[str, RowShape] = {
+    "time_start": {"dtype": "float64", "shape": []},
+    "time_end": {"dtype": "float64", "shape": []},
+    "valid_frames": {"dtype": "int32", "shape": []},
+}
+
 
 def features_name(stream: str, streams: Sequence[str]) -> str:
     """Name of a stream's array: `features`, or `features_<stream>` where there are several."""
     return "features" if len(streams) == 1 else f"features_{stream}"
 
 
-def obs_specs(streams: Sequence[str], *, with_predictions: bool) -> dict[str, ArraySpec]:
+def obs_specs(streams: Sequence[str], arrays: Mapping[str, RowShape]) -> dict[str, ArraySpec]:
     """Array name in a part → spec, for every array along obs; streams under their own names."""
-    specs = dict(OBS_SPECS)
-    if not with_predictions:
-        del specs["class_index"], specs["score"]
+    specs = {name: spec for name, spec in OBS_SPECS.items() if name in (*arrays, "video_index")}
     for stream in streams:
         dim = features_name(stream, streams).replace("features", "feature", 1)
+        axes = len(arrays[stream]["shape"])
+        dims = [dim] if axes == 1 else [f"{dim}_{axis}" for axis in range(axes)]
         specs[stream] = ArraySpec(
-            ("obs", dim),
-            "float32",
+            ("obs", *dims),
+            arrays[stream]["dtype"],
             f"features of the {stream} stream",
             attributes={"stream": stream, "coordinates": COORDINATES},
         )
@@ -90,14 +100,15 @@ def create_array(
 ) -> zarr.Array[Any]:
     """An empty, growable array: ~1 MB chunks, 64 of them in one file."""
     inner = tuple(inner)
+    chunk = tuple(max(1, extent) for extent in inner)  # 0: the set has no row that would say it
     item_bytes = 16 if spec.dtype == "string" else np.dtype(spec.dtype).itemsize
-    rows = max(1, CHUNK_BYTES // (item_bytes * int(np.prod(inner, dtype=int))))
+    rows = max(1, CHUNK_BYTES // (item_bytes * int(np.prod(chunk, dtype=int))))
     return group.create_array(
         name,
         shape=(0, *inner),
         dtype=spec.dtype,
-        chunks=(rows, *inner),
-        shards=(rows * SHARD_CHUNKS, *inner),
+        chunks=(rows, *chunk),
+        shards=(rows * SHARD_CHUNKS, *chunk),
         dimension_names=spec.dims,
         attributes={"long_name": spec.long_name, "units": spec.units, **spec.attributes},
     )

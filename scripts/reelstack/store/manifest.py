@@ -42,6 +42,7 @@ def manifest_rows(
     probed: Mapping[str, Sequence[Mapping[str, str]]],
     *,
     results: Mapping[str, Mapping[str, Any]],
+    feature_dim: int,
     row_starts: Mapping[str, int],
     weights: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
@@ -50,33 +51,35 @@ def manifest_rows(
     Args:
         probed: shard → the rows of its probe table.
         results: video_id → its row of the part.
+        feature_dim: values of one row in the store.
         row_starts: video_id → first row in the store.
         weights: component → sha256.
     """
     common = {
         "feature_set": feature_set.name,
         "model": feature_set.model,
-        "feature_dim": feature_set.entry.feature_dim,
+        "feature_dim": feature_dim,
         "weights_sha256": " ".join(weights.values()),
         "parameters_hash": digest(feature_set.parameters()),
     }
     for shard, table in probed.items():
         for facts in table:
             result = results[facts["video_id"]]
-            count = result.get("num_windows", 0)
-            yield (
-                {k: v for k, v in facts.items() if v != ""}
-                | common
-                | {
-                    "path": os.fsencode(facts["path"]).decode("utf-8", "backslashreplace"),
-                    "shard": shard,
-                    "num_windows": count,
-                    "row_start": row_starts[facts["video_id"]],
-                    "row_size": count,
-                    "fps_used": result.get("fps"),
-                    **{k: result.get(k) for k in _FROM_RESULT},
-                }
-            )
+            known = {k: v for k, v in facts.items() if v != ""} | common
+            path = os.fsencode(facts["path"]).decode("utf-8", "backslashreplace")
+            start = row_starts[facts["video_id"]]
+            yield known | {"path": path, "shard": shard, "row_start": start} | _outcome(result)
+
+
+def _outcome(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that the extraction of a video decides."""
+    count = result.get("num_windows", 0)
+    return {
+        "num_windows": count,
+        "row_size": count,
+        "fps_used": result.get("fps"),
+        **{k: result.get(k) for k in _FROM_RESULT},
+    }
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from reelstack.errors import StoreError, nearest
 from reelstack.features import Features, Predictions
 from reelstack.store.layout import features_name
+
+if TYPE_CHECKING:
+    from reelstack.store.aligned import Aligned
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -53,6 +56,36 @@ class Store(Mapping[str, "FeatureGroup"]):
     def __len__(self) -> int:
         return len(list(self._root.group_keys()))
 
+    def aligned(
+        self,
+        sets: Sequence[str],
+        *,
+        method: str = "nearest",
+        step: float | None = None,
+        grid: str | None = None,
+    ) -> Aligned:
+        """Several sets on one time grid per video: `for video in store.aligned(["r21d", "i3d"])`.
+
+        A row lies at the centre of its window, (time_start + time_end) / 2. A set whose rows lie
+        at the grid's times is given as it is stored.
+
+        Args:
+            sets: names of feature sets, each once.
+            method: "nearest" takes the row whose centre is nearest (the earlier of two), "linear"
+                interpolates between neighbouring centres; both repeat the end rows beyond them.
+            step: seconds; the grid is step/2, 3·step/2, … up to where the last set's rows end, at
+                least one. For readers that take a stride and a window in frames both are step·fps.
+            grid: the set whose rows are the grid, where there is no `step`; None for the first.
+
+        Raises:
+            StoreError: for a set that is not in the store.
+            ConfigError: for no set or one twice, another method, a step of 0 or less, a grid that
+                is none of the sets or beside a step.
+        """
+        from reelstack.store.aligned import Aligned
+
+        return Aligned(self, sets, method=method, step=step, grid=grid)
+
 
 class FeatureGroup(Mapping[str, Features]):
     """The videos of one feature set by id; reading one touches its rows only.
@@ -73,6 +106,13 @@ class FeatureGroup(Mapping[str, Features]):
         return {
             str(video_id): (start, size, str(status), str(error))
             for video_id, start, size, status, error in zip(*columns, strict=False)
+        }
+
+    def outcomes(self) -> dict[str, tuple[int, str, str]]:
+        """video_id → number of rows, status and error, without reading a row."""
+        return {
+            video_id: (size, status, error)
+            for video_id, (_, size, status, error) in self._index.items()
         }
 
     def __getitem__(self, video_id: str) -> Features:

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from reelstack.extract.parts import Part
+from reelstack.store.flow_size import resize_flow
 from reelstack.store.layout import (
     CONVENTIONS,
     VIDEO_SPECS,
@@ -26,12 +27,10 @@ from reelstack.store.layout import (
     features_name,
     obs_specs,
 )
+from reelstack.store.set_layout import Rows
 
 FLUSH_BYTES = 64 << 20
 """Rows are gathered up to this size per array: one write per file of the store."""
-
-Rows = dict[str, tuple[Part, dict[str, Any]]]
-"""video_id → the part that holds it and its row there."""
 
 
 def update_store(
@@ -43,7 +42,8 @@ def update_store(
         store: folder of the Zarr hierarchy; created if missing.
         groups: feature set → its videos.
         attributes: feature set → attributes; those of "" belong to the root.
-            `streams`, `feature_dim` and `top_k` say what a set's rows look like.
+            `streams`, `arrays` (name → dtype and shape of a row) and `size` say what a set's rows
+            look like.
     """
     root = zarr.open_group(store, mode="a")
     for name in set(root.group_keys()) - groups.keys():
@@ -54,20 +54,20 @@ def update_store(
 
 
 def _update_group(store: Path, name: str, rows: Rows, attributes: dict[str, Any]) -> None:
-    layout = {k: attributes[k] for k in ("streams", "feature_dim", "top_k")}
+    layout = {k: attributes[k] for k in ("streams", "arrays", "size")}
     if (store / name).exists():
         group: Any = zarr.open_group(store, mode="a")[name]
         committed = cut_uncommitted(group)
         same_layout = all(group.attrs.get(k) == v for k, v in layout.items())
         if same_layout and _only_additions(group, committed, rows):
             new = [item for video_id, item in rows.items() if video_id not in committed]
-            _append(group, new, attributes["streams"])
+            _append(group, new, layout)
             group.attrs.update(attributes)
             return
     fresh = store.parent / ".state" / "store" / name
     shutil.rmtree(fresh, ignore_errors=True)
     group = _create_group(fresh, layout)
-    _append(group, list(rows.values()), attributes["streams"])
+    _append(group, list(rows.values()), layout)
     group.attrs.update(attributes)
     _put_in_place(fresh, store / name)
 
@@ -98,22 +98,21 @@ def _only_additions(group: Any, committed: Mapping[str, int], rows: Rows) -> boo
 
 def _create_group(folder: Path, layout: Mapping[str, Any]) -> Any:
     group = zarr.open_group(folder, mode="w", attributes={"Conventions": CONVENTIONS})
-    streams, top_k = layout["streams"], layout["top_k"]
-    for name, spec in obs_specs(streams, with_predictions=top_k > 0).items():
-        inner = {"features": (layout["feature_dim"],), "ranked": (top_k,), "flat": ()}
-        kind = "features" if name in streams else "ranked" if "rank" in spec.dims else "flat"
+    streams, arrays = layout["streams"], layout["arrays"]
+    for name, spec in obs_specs(streams, arrays).items():
         target = features_name(name, streams) if name in streams else name
-        create_array(group, target, spec, inner=inner[kind])
+        create_array(group, target, spec, inner=arrays.get(name, {"shape": ()})["shape"])
     for name, spec in VIDEO_SPECS.items():
         create_array(group, name, spec)
     return group
 
 
 def _append(
-    group: Any, items: Sequence[tuple[Part, dict[str, Any]]], streams: Sequence[str]
+    group: Any, items: Sequence[tuple[Part, dict[str, Any]]], layout: Mapping[str, Any]
 ) -> None:
     if not items:
         return
+    streams, size = layout["streams"], layout["size"]
     first_video = group["video_id"].shape[0]
     next_row = group["time_start"].shape[0]
     index: dict[str, list[Any]] = defaultdict(list)
@@ -121,7 +120,10 @@ def _append(
     for number, (part, row) in enumerate(items, start=first_video):
         count = row.get("num_windows", 0)
         for name, values in part.blocks(row["key"]) if count else ():
-            buffer.add(features_name(name, streams) if name in streams else name, values)
+            if name not in streams:
+                buffer.add(name, values)
+                continue
+            buffer.add(features_name(name, streams), resize_flow(values, size) if size else values)
         buffer.add("video_index", np.full(count, number, np.int64))
         facts = {"row_start": next_row, "row_size": count}
         for name in VIDEO_SPECS:
