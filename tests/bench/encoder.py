@@ -25,14 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import REAL_VIDEOS, bench_videos, bench_weights, print_machine, print_table
+from common import (
+    REAL_VIDEOS,
+    bench_set,
+    bench_videos,
+    bench_weights,
+    print_machine,
+    print_table,
+)
 from reelstack.extract.api import open_extractor
 from reelstack.extract.engine import WindowSettings, extract_windows
 from reelstack.ingest.probe import probe_video
 from reelstack.media.frames import VideoReader
 from reelstack.media.reencode import ffmpeg_executable, reencode_video
 from reelstack.models.base import Extractor
-from reelstack.models.registry import model_entry
 
 FPS = 25.0
 PRESETS = "ultrafast,superfast,veryfast,faster,medium"
@@ -145,9 +151,8 @@ def main() -> None:
         measure_encoding(settings, videos, folder, arguments.rounds)
         expected = {}
         for model in WINDOWS:
-            extractor = open_extractor(
-                model_entry(model), weights=bench_weights(model), device="cpu", precision="fp32"
-            )
+            weights = bench_weights(model)
+            extractor = open_extractor(bench_set(model), weights=weights, device="cpu")
             expected[model] = features(extractor, videos, sample_fps=FPS)
             for setting in settings:
                 print(f"{model}: {setting.name}", file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, bench_weights, print_machine, print_table
+from common import ROOT, bench_set, bench_weights, print_machine, print_table
 
 GOAL_MB = 300
 FPS = 25
@@ -75,23 +75,22 @@ def run_stage(stage: str, folder: str) -> None:
 
 def extract(model: str) -> int:
     """Run the extraction job; how many windows it gave."""
-    from reelstack.config import load_config
     from reelstack.extract.parts import Part
     from reelstack.extract.shard import extract_shard
     from reelstack.models.registry import model_entry
-    from reelstack.models.weights import ensure_weights, write_record
+    from reelstack.models.weights import Request, ensure_checkpoint, write_record
 
     rate = 7 if model_entry(model).family == "resnet" else FPS
-    fps = {"target": rate, "method": "sample"}
-    config = load_config({"videos": ["."], "features": {"bench": {"model": model, "fps": fps}}})
-    checkpoints = ensure_weights(model_entry(model), {"rgb": bench_weights(model)})
-    write_record("weights.json", model, checkpoints)
+    request = Request(model, "rgb", local=str(bench_weights(model)))
+    write_record("weights.json", request, ensure_checkpoint(request))
     extract_shard(
-        feature_set=config.feature_sets["bench"],
+        name="bench",
+        parameters=bench_set(model, fps={"target": rate, "method": "sample"}).parameters(),
         probe_table="probe.csv",
         reencode_table=None,
         videos=None,
-        weights_record="weights.json",
+        weights_records=["weights.json"],
+        aligned=None,
         part=f"features/{model}/s.npz",
         gpus=0,
         threads=1,

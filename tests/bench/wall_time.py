@@ -23,21 +23,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import REAL_VIDEOS, ROOT, bench_videos, bench_weights, print_machine, print_table
+from common import (
+    REAL_VIDEOS,
+    ROOT,
+    bench_set,
+    bench_videos,
+    bench_weights,
+    print_machine,
+    print_table,
+)
 
 MODELS = "r2plus1d_18_16_kinetics,r2plus1d_34_8_ig65m_ft_kinetics,resnet50"
 TOLERANCE = 1e-3
 
 
 def reelstack_features(model: str, weights: Path, videos: list[Path]) -> list[Any]:
+    import torch
     from reelstack.extract.api import open_extractor, run_video
-    from reelstack.extract.engine import WindowSettings
-    from reelstack.models.registry import model_entry
+    from reelstack.extract.rows import Source
 
-    entry = model_entry(model)
-    extractor = open_extractor(entry, weights=weights, device="cpu", precision="fp32")
-    settings = WindowSettings(entry.stack_size, entry.step_size, "drop", 5)
-    features = [run_video(v, extractor, settings, streams=entry.streams) for v in videos]
+    feature_set = bench_set(model)
+    extractor = open_extractor(feature_set, weights=weights, device="cpu")
+    threads = torch.get_num_threads()
+    features = [run_video(Source(v, threads=threads), extractor, feature_set) for v in videos]
     return [f.streams["rgb"] for f in features]
 
 
@@ -46,7 +54,7 @@ def reference_features(model: str, weights: Path, videos: list[Path]) -> list[An
     from reelstack.models.registry import create_extractor, model_entry
 
     entry = model_entry(model)
-    network = create_extractor(entry).build_network().eval()  # type: ignore[attr-defined]
+    network = create_extractor(entry).build_network({}).eval()  # type: ignore[attr-defined]
     network.load_state_dict(torch.load(weights, weights_only=True))
     network.fc = torch.nn.Identity()
     with torch.no_grad():
