@@ -3,11 +3,14 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup extras demo test lint bench lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: .venv/.run ## install the pinned environment into .venv
+
+extras: .venv/.run ## add what CLIP, timm, transformers, TV-L1 and mmaction2 need
+	$(BIN)/pip install --quiet --require-hashes -r requirements-extras.lock
 
 demo: .venv/.run ## run the shipped config and print what it found
 	$(BIN)/snakemake --cores $(CORES) --quiet rules
@@ -30,7 +33,8 @@ bench: .venv/.run ## measure speed and memory; prints ratios
 
 lock: ## renew the hash-pinned locks (needs uv)
 	uv pip compile pyproject.toml --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header -o requirements.lock
-	uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header -c requirements.lock -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra all --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header -c requirements.lock -o requirements-extras.lock
+	uv pip compile pyproject.toml --extra all --extra dev --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header -c requirements-extras.lock -o requirements-dev.lock
 
 clean: ## delete the demo's results and logs (not the environment)
 	rm -rf results logs benchmarks .snakemake

@@ -1,11 +1,9 @@
-"""Rule `fetch_weights`: have a model's checkpoints on disk, verified."""
+"""Rule `fetch_weights`: have a checkpoint on disk, verified."""
 
 from reelstack.logs import job_log
-from reelstack.models.registry import model_entry
-from reelstack.models.weights import ensure_weights, write_record
+from reelstack.models.weights import Request, ensure_checkpoint, write_record
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        local = dict(zip(snakemake.params.components, snakemake.input.local, strict=True))
-        checkpoints = ensure_weights(model_entry(snakemake.wildcards.model), local)
-        write_record(snakemake.output.record, snakemake.wildcards.model, checkpoints)
+        request = Request(**snakemake.params.request)
+        write_record(snakemake.output.record, request, ensure_checkpoint(request))

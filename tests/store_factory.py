@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from reelstack.extract.parts import Part, VideoFolder, write_part
-from reelstack.store.writer import Rows, update_store
+from reelstack.store.layout import TIME_ROWS, RowShape
+from reelstack.store.set_layout import Rows
+from reelstack.store.writer import update_store
 
 DIM, TOP_K = 6, 3
 
@@ -59,16 +61,28 @@ def make_rows(
     return {row["video_id"]: (part, row) for row in part.rows}
 
 
-def attributes(**changes: Any) -> dict[str, Any]:
+def array_shapes(streams: Sequence[str], *, top_k: int = TOP_K) -> dict[str, RowShape]:
+    """The rows of `video_arrays`."""
+    shapes = {stream: {"dtype": "float32", "shape": [DIM]} for stream in streams} | TIME_ROWS
+    if top_k:
+        shapes["class_index"] = {"dtype": "int32", "shape": [top_k]}
+        shapes["score"] = {"dtype": "float32", "shape": [top_k]}
+    return shapes
+
+
+def attributes(
+    *, streams: Sequence[str] = ("rgb",), top_k: int = TOP_K, **changes: Any
+) -> dict[str, Any]:
     """Attributes of a feature set as the aggregating job writes them."""
     return {
         "model": "r2plus1d_tiny_motion",
         "family": "r21d",
-        "streams": ["rgb"],
+        "streams": list(streams),
+        "arrays": array_shapes(streams, top_k=top_k),
+        "size": None,
         "feature_dim": DIM,
-        "top_k": TOP_K,
         "labels": [f"label {n}" for n in range(8)],
-        "parameters": {},
+        "parameters": {"frame_interval": 1},
         "provenance": [],
         **changes,
     }

@@ -8,11 +8,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from tabulate import tabulate
 
-from reelstack.errors import ReelstackError
+from reelstack.errors import ConfigError, ReelstackError
 from reelstack.features import Predictions
+from reelstack.models.entries import OPEN_ENTRIES, ModelEntry
 from reelstack.models.registry import MODELS
 
 
@@ -38,20 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     models = commands.add_parser("models", help="table of the models that can be used")
+    models.add_argument("--markdown", action="store_true", help="as the table in README.md")
     models.set_defaults(command=_models)
 
-    show = commands.add_parser("show", help="features and predictions of one video")
-    show.add_argument("video", help="path of a video")
-    show.add_argument("--model", required=True, help="a name from `models`")
-    show.add_argument("--weights", help="local checkpoint in the published format")
-    show.add_argument("--stack-size", type=int, help="frames per window (default: the model's)")
-    show.add_argument("--step-size", type=int, help="frames between windows (default: the model's)")
-    show.add_argument("--fps", type=float, help="pick frames at this rate (default: every frame)")
-    show.add_argument("--tail", choices=("drop", "pad"), default="drop")
-    show.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
-    show.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    show.add_argument("--top-k", type=int, default=5, help="predictions per window (default: 5)")
-    show.set_defaults(command=_show)
+    _add_show(commands)
 
     summary = commands.add_parser("summary", help="what a run found, video by video")
     summary.add_argument("output", nargs="?", default="results", help="output folder of the run")
@@ -66,18 +59,67 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _models(_: argparse.Namespace) -> Iterator[str]:
+def _add_show(commands: Any) -> None:
+    show = commands.add_parser("show", help="features and predictions of one video")
+    show.add_argument("video", help="path of a video")
+    show.add_argument("--model", required=True, help="a name from `models`")
+    show.add_argument(
+        "--weights",
+        action="append",
+        metavar="[COMPONENT=]PATH",
+        help="local checkpoint in the published format (repeatable, a component each)",
+    )
+    show.add_argument("--stack-size", type=int, help="frames per window (default: the model's)")
+    show.add_argument("--step-size", type=int, help="frames between windows (default: the model's)")
+    show.add_argument("--fps", type=float, help="pick frames at this rate (default: every frame)")
+    show.add_argument("--tail", choices=("drop", "pad"), default="drop")
+    show.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
+    show.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    show.add_argument("--top-k", type=int, default=5, help="predictions per window (default: 5)")
+    show.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another key of a feature set, e.g. flow=pwc or layer=layer4 (repeatable)",
+    )
+    show.set_defaults(command=_show)
+
+
+def _models(options: argparse.Namespace) -> Iterator[str]:
     from reelstack.models.weights import weights_states
 
+    headers = ["model", "stack/step", "dim", "classes", "GMAC/window", "licence", "extra"]
     rows = []
-    for entry in MODELS.values():
-        window = f"{entry.stack_size}/{entry.step_size}"
+    for entry in (*MODELS.values(), *OPEN_ENTRIES):
         licence, state = weights_states(entry)
-        rows.append(
-            (entry.name, window, entry.feature_dim, entry.num_classes, entry.gmac, licence, state)
-        )
-    headers = ("model", "stack/step", "dim", "classes", "GMAC/window", "licence", "weights")
-    yield tabulate(rows, headers, disable_numparse=True)
+        row = [*_model_facts(entry), licence, entry.extra or ""]
+        rows.append(row if options.markdown else [*row, state])
+    if options.markdown:
+        rows = [[f"`{row[0]}`", *row[1:]] for row in rows]
+    else:
+        headers.append("weights")
+    form = "github" if options.markdown else "simple"
+    yield tabulate(rows, headers, tablefmt=form, disable_numparse=True)
+    if not options.markdown:
+        yield "\n·: none, or the checkpoint decides; for optical flow the frame size"
+        yield "origins: resources/weights.yaml; extra: pip install 'reelstack[EXTRA]'"
+
+
+def _model_facts(entry: ModelEntry) -> list[str]:
+    """Name, stack/step, dim, classes and GMAC, in words."""
+    window = f"{_known(entry.stack_size)}/{_known(entry.step_size)}"
+    return [
+        entry.name,
+        "0.96 s" if entry.reads == "audio" else window,
+        "2×H×W" if entry.family == "flow" else _known(entry.feature_dim),
+        "yours" if "labels" in entry.settings else _known(entry.num_classes or None),
+        _known(entry.gmac),
+    ]
+
+
+def _known(value: float | None) -> str:
+    return "·" if value is None else f"{value:g}"
 
 
 def _show(options: argparse.Namespace) -> Iterator[str]:
@@ -86,7 +128,7 @@ def _show(options: argparse.Namespace) -> Iterator[str]:
     features = extract_video(
         options.video,
         model=options.model,
-        weights=options.weights,
+        weights=_weights(options.weights),
         stack_size=options.stack_size,
         step_size=options.step_size,
         fps=options.fps,
@@ -94,13 +136,10 @@ def _show(options: argparse.Namespace) -> Iterator[str]:
         device=options.device,
         precision=options.precision,
         top_k=options.top_k,
+        **dict(_key_value(text) for text in options.option),
     )
-    facts = features.info
-    yield (
-        f"{options.video}: {facts['frames']} frames at {facts['fps']:g} fps, "
-        f"{facts['width']}×{facts['height']}, status {features.status}"
-        + (f" ({features.error})" if features.error else "")
-    )
+    reason = f" ({features.error})" if features.error else ""
+    yield f"{options.video}: {_read(features.info)}, status {features.status}{reason}"
     for stream, values in features.streams.items():
         yield f"{stream}: shape {values.shape}, {values.dtype}"
         if len(values):
@@ -115,6 +154,27 @@ def _show(options: argparse.Namespace) -> Iterator[str]:
             scores = features.predictions.score[window]
             for name, score in zip(features.predictions.names(window), scores, strict=True):
                 yield f"    {score:.3f}  {name}"
+
+
+def _weights(given: Sequence[str] | None) -> Any:
+    if given is None or (len(given) == 1 and "=" not in given[0]):
+        return given[0] if given else None
+    return dict(text.partition("=")[::2] for text in given)
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--option is {text!r}; allowed: KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
+def _read(info: dict[str, Any]) -> str:
+    """What was read of a file, in words."""
+    if "frames" not in info:
+        return f"{info['audio_seconds']:g} s of sound at {info['audio_rate']} Hz"
+    size = f"{info['width']}×{info['height']}"
+    return f"{info['frames']} frames at {info['fps']:g} fps, {size}"
 
 
 def _summary(options: argparse.Namespace) -> Iterator[str]:

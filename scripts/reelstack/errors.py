@@ -9,6 +9,7 @@ VIDEO_STATUSES = (
     "ok",
     "truncated",
     "too_short",
+    "no_audio",
     "unreadable",
     "no_video",
     "missing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 from media_factory import write_video
 from reelstack.config import FeatureSet
 from reelstack.errors import ReelstackError, StoreError, WeightsError
-from reelstack.extract import shard
+from reelstack.extract import frame_rows, shard
 from reelstack.extract.parts import Part
 from reelstack.extract.shard import extract_shard
 from reelstack.files import csv_text
 from reelstack.ingest.probe import PROBE_COLUMNS, probe_video
 from reelstack.models.registry import MODELS
-from reelstack.models.weights import ensure_weights, write_record
+from reelstack.models.weights import Request, ensure_checkpoint, write_record
 
 TINY = "r2plus1d_tiny_motion"
 SET = FeatureSet(
@@ -26,13 +27,19 @@ SET = FeatureSet(
     streams=("rgb",),
     stack_size=8,
     step_size=8,
+    frame_interval=1,
     tail="drop",
     precision="fp32",
     top_k=2,
     fps=None,
     fps_method="source",
+    settings=dict(MODELS[TINY].settings),
 )
 PART = Path("out/features/motion/s0.npz")
+
+
+def record(request: Request) -> None:
+    write_record("weights.json", request, ensure_checkpoint(request))
 
 
 class Job:
@@ -45,19 +52,19 @@ class Job:
             write_video(Path(f"in/{name}.mp4"), num_frames=20 + number, seed=number)
         Path("in/broken.mp4").write_bytes(b"no video")
         self.names = ["a", "b", "broken", "c"]
-        write_record("weights.json", TINY, ensure_weights(MODELS[TINY]))
-        reader, create = shard.VideoReader, shard.create_extractor
+        record(Request(TINY, "rgb"))
+        reader, create = frame_rows.VideoReader, shard.extractor_of
 
         def count_reads(path: str, **options: Any) -> Any:
             self.decoded.append(Path(path).stem)
             return reader(path, **options)
 
-        def count_loads(entry: Any) -> Any:
+        def count_loads(feature_set: FeatureSet) -> Any:
             self.loads += 1
-            return create(entry)
+            return create(feature_set)
 
-        monkeypatch.setattr(shard, "VideoReader", count_reads)
-        monkeypatch.setattr(shard, "create_extractor", count_loads)
+        monkeypatch.setattr(frame_rows, "VideoReader", count_reads)
+        monkeypatch.setattr(shard, "extractor_of", count_loads)
 
     def run(self, feature_set: FeatureSet = SET, *, strict: bool = False) -> Part:
         rows = []
@@ -69,11 +76,13 @@ class Job:
         self.decoded.clear()
         self.loads = 0
         extract_shard(
-            feature_set=feature_set,
+            name=feature_set.name,
+            parameters=feature_set.parameters(),
             probe_table="probe.csv",
             reencode_table=None,
             videos=None,
-            weights_record="weights.json",
+            weights_records=["weights.json"],
+            aligned=None,
             part=str(PART),
             gpus=0,
             threads=1,
@@ -118,21 +127,21 @@ def test_the_same_again_loads_no_model_and_gives_the_same_bytes(job: Job) -> Non
 
 
 def test_a_killed_job_goes_on_where_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    extract = shard.extract_windows
+    extract = frame_rows.extract_windows
     started: list[int] = []
 
-    def killed_in_the_third(*arguments: Any) -> Any:
+    def killed_in_the_third(*arguments: Any, **options: Any) -> Any:
         started.append(1)
-        for number, rows in enumerate(extract(*arguments)):
+        for number, rows in enumerate(extract(*arguments, **options)):
             if len(started) == 3 and number == 0:
                 raise KeyboardInterrupt
             yield rows
 
-    monkeypatch.setattr(shard, "extract_windows", killed_in_the_third)
+    monkeypatch.setattr(frame_rows, "extract_windows", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         job.run()
     assert not PART.exists()
-    monkeypatch.setattr(shard, "extract_windows", extract)
+    monkeypatch.setattr(frame_rows, "extract_windows", extract)
     resumed = job.run()
     assert job.decoded == ["c"]
     shutil.rmtree("out")
@@ -171,8 +180,29 @@ def test_new_and_removed_videos(job: Job) -> None:
 
 def test_a_changed_parameter_computes_all(job: Job) -> None:
     job.run()
-    job.run(FeatureSet(**{**SET.__dict__, "step_size": 4}))
+    job.run(replace(SET, step_size=4))
     assert sorted(job.decoded) == ["a", "b", "c"]
+
+
+def pictures(video_id: str) -> list[str]:
+    return sorted(file.name for file in Path("out/frames/motion", video_id).glob("*.jpg"))
+
+
+def test_pictures_are_those_of_the_present_content(job: Job) -> None:
+    """Also those that a killed run has left, and never those of another video."""
+    kept = replace(SET, settings=SET.settings | {"keep_frames": True})
+    Path("in/a").mkdir()
+    write_video(Path("in/a/nested.mp4"), num_frames=9)
+    job.names.append("a/nested")
+    job.run(kept)
+    lengths = {"a": 20, "b": 21, "c": 22, "a/nested": 9, "broken": 0}
+    assert {name: len(pictures(name)) for name in lengths} == lengths
+    write_video(Path("in/a.mp4"), num_frames=12, seed=9)
+    job.run(kept)
+    assert pictures("a") == [f"{number:06d}.jpg" for number in range(12)]
+    assert {name: len(pictures(name)) for name in lengths} == lengths | {"a": 12}
+    job.run(replace(SET, step_size=4))
+    assert len(pictures("a")) == 12, "a set that keeps none has written some"
 
 
 def test_a_lost_memory_costs_time_and_nothing_else(job: Job) -> None:
@@ -193,8 +223,8 @@ def test_strict_keeps_what_is_computed(job: Job) -> None:
 
 
 def test_a_checkpoint_that_went(job: Job) -> None:
-    shutil.copy(ensure_weights(MODELS[TINY])["rgb"].path, "own.safetensors")
-    write_record("weights.json", TINY, ensure_weights(MODELS[TINY], {"rgb": "own.safetensors"}))
+    shutil.copy(ensure_checkpoint(Request(TINY, "rgb")).path, "own.safetensors")
+    record(Request(TINY, "rgb", local="own.safetensors"))
     Path("own.safetensors").unlink()
     with pytest.raises(WeightsError, match="has gone since"):
         job.run()
@@ -206,14 +236,16 @@ def test_a_missing_re_encoded_video_is_no_broken_video(job: Job) -> None:
     Path("probe.csv").write_text(csv_text(rows, PROBE_COLUMNS))
     table = [{"video_id": "a", "status": "ok", "error": "", "file": "a.mp4", "key": "k"}]
     Path("re.csv").write_text(csv_text(table, list(table[0])))
-    reencoded = FeatureSet(**{**SET.__dict__, "fps": 25.0, "fps_method": "reencode"})
+    reencoded = replace(SET, fps=25.0, fps_method="reencode")
     with pytest.raises(StoreError, match="is missing although it was re-encoded"):
         extract_shard(
-            feature_set=reencoded,
+            name=reencoded.name,
+            parameters=reencoded.parameters(),
             probe_table="probe.csv",
             reencode_table="re.csv",
             videos="nowhere",
-            weights_record="weights.json",
+            weights_records=["weights.json"],
+            aligned=None,
             part=str(PART),
             gpus=0,
             threads=1,

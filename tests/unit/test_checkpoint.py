@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from reelstack.errors import WeightsError
-from reelstack.models.checkpoint import load_checkpoint, read_state_dict
+from reelstack.models.checkpoint import load_state, read_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,9 +26,13 @@ def state() -> dict[str, torch.Tensor]:
     return {k: torch.rand_like(v.float()).to(v.dtype) for k, v in network().state_dict().items()}
 
 
+def load(target: nn.Module, path: Path, **options: Any) -> None:
+    load_state(target, read_state_dict(path), path=path, model="some_model", **options)
+
+
 def fails(path: Path) -> str:
     with pytest.raises(WeightsError) as caught:
-        load_checkpoint(network(), path, model="some_model")
+        load(network(), path)
     return str(caught.value)
 
 
@@ -49,7 +53,7 @@ def test_every_format_gives_the_same_tensors(tmp_path: Path, state: dict, name: 
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[k], state[k]) for k in state)
     target = network()
-    load_checkpoint(target, tmp_path / name, model="some_model")
+    load(target, tmp_path / name)
     assert all(torch.equal(v, state[k]) for k, v in target.state_dict().items())
 
 
@@ -57,7 +61,7 @@ def test_counters_of_batch_norm_may_be_absent(tmp_path: Path, state: dict) -> No
     del state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "w.pth")
     target = network()
-    load_checkpoint(target, tmp_path / "w.pth", model="some_model")
+    load(target, tmp_path / "w.pth")
     assert torch.equal(target.state_dict()["0.weight"], state["0.weight"])
 
 
@@ -69,7 +73,7 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(tmp_path: Path, state:
     target = network()
     before = {k: v.clone() for k, v in target.state_dict().items()}
     with pytest.raises(WeightsError) as caught:
-        load_checkpoint(target, tmp_path / "w.pth", model="some_model")
+        load(target, tmp_path / "w.pth")
     text = str(caught.value)
     assert "w.pth is not one of some_model" in text
     assert "2 missing: 0.bias, 2.weight" in text
@@ -141,3 +145,50 @@ def test_what_is_no_state_dict(tmp_path: Path, content: object, says: str) -> No
 
 def test_a_missing_file(tmp_path: Path) -> None:
     assert fails(tmp_path / "w.pth") == f"checkpoint {tmp_path / 'w.pth'}: no such file"
+
+
+def renamed(key: str) -> str:
+    """What a checkpoint calls the parameter `key` of the network."""
+    return f"module.{key}"
+
+
+def test_a_checkpoint_with_names_of_its_own(tmp_path: Path, state: dict) -> None:
+    torch.save({renamed(key): value for key, value in state.items()}, tmp_path / "w.pth")
+    target = network()
+    load(target, tmp_path / "w.pth", published=renamed)
+    assert all(torch.equal(v, state[k]) for k, v in target.state_dict().items())
+
+
+def test_what_such_a_checkpoint_lacks_is_told_in_its_own_names(tmp_path: Path, state: dict) -> None:
+    del state["0.bias"]
+    published = {renamed(key): value for key, value in state.items()} | {"2.bias": torch.zeros(2)}
+    torch.save(published, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"1 missing: module\.0\.bias\n.*1 unexpected: 2\.bias$"):
+        load(network(), tmp_path / "w.pth", published=renamed)
+
+
+def test_a_network_that_was_saved_from_data_parallel(tmp_path: Path, state: dict) -> None:
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    target = network()
+    load(target, tmp_path / "w.pth")
+    assert all(torch.equal(v, state[k]) for k, v in target.state_dict().items())
+    half = {key if "0." in key else f"module.{key}": value for key, value in state.items()}
+    torch.save(half, tmp_path / "w.pth")
+    assert "unexpected: module.1.weight, " in fails(tmp_path / "w.pth")
+
+
+def test_keys_that_the_network_has_no_use_for(tmp_path: Path, state: dict) -> None:
+    torch.save(state | {"text.0": torch.zeros(1), "text.1": torch.zeros(1)}, tmp_path / "w.pth")
+    target = network()
+    load(target, tmp_path / "w.pth", ignored=r"text\.\d+")
+    assert torch.equal(target.state_dict()["0.weight"], state["0.weight"])
+    with pytest.raises(WeightsError, match=r"1 unexpected: text\.1"):
+        load(network(), tmp_path / "w.pth", ignored=r"text\.0")
+
+
+def test_no_pattern_excuses_a_missing_parameter(tmp_path: Path, state: dict) -> None:
+    """Whatever a family ignores, nothing runs untrained."""
+    del state["0.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"1 missing: 0\.bias"):
+        load(network(), tmp_path / "w.pth", ignored=r".*bias")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from media_factory import write_video
 from reelstack.cli import main
 from reelstack.files import CHECKOUT
+from reelstack.models.entries import OPEN_ENTRIES
 from reelstack.models.registry import MODELS
 from store_factory import make_rows, write_store
 
@@ -23,18 +26,43 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return status, captured.out, captured.err
 
 
+def table_of(text: str) -> dict[str, dict[str, str]]:
+    """First column → column → cell of a table whose columns start where the rules do."""
+    header, rules, *rows = text.splitlines()
+    starts = [match.start() for match in re.finditer("-+", rules)]
+    columns = list(pairwise([*starts, None]))
+    names = [header[slice(*column)].strip() for column in columns]
+    cells = [[row[slice(*column)].strip() for column in columns] for row in rows]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in cells}
+
+
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "models")
     assert status == 0
+    text, _, notes = out.partition("\n\n")
+    assert "·: " in notes
+    assert "resources/weights.yaml" in notes
+    rows = table_of(text)
+    assert list(rows) == [*MODELS, *(entry.name for entry in OPEN_ENTRIES)]
+    wide = rows["r2plus1d_34_32_ig65m_ft_kinetics"]
+    facts = ("stack/step", "dim", "classes", "GMAC/window", "weights", "extra")
+    assert [wide[k] for k in facts] == ["32/32", "512", "400", "152.36", "to fetch", ""]
+    assert wide["licence"].startswith("MIT")
+    assert rows[TINY]["weights"] == "in the checkout"
+    assert rows["vggish"]["stack/step"] == "0.96 s"
+    assert rows["r2plus1d_pytorch"]["weights"] == "give your own"
+    anything = rows["hf/<repo or folder>"]
+    assert [anything[k] for k in facts] == ["·/·", "·", "·", "·", "to fetch", "hf"]
+
+
+def test_models_for_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is on this disk does not belong there."""
+    status, out, _ = run(capsys, "models", "--markdown")
+    assert status == 0
     header, _, *rows = out.splitlines()
-    assert header.split() == [
-        *("model", "stack/step", "dim", "classes", "GMAC/window", "licence", "weights")
-    ]
-    assert [row.split()[0] for row in rows] == list(MODELS)
-    row = next(row for row in rows if row.startswith("r2plus1d_34_32_ig65m_ft"))
-    assert row.split()[1:4] == ["32/32", "512", "400"]
-    assert "152.36" in row
-    assert next(row for row in rows if row.startswith(TINY)).endswith("in the checkout")
+    assert [cell.strip() for cell in header.strip("|").split("|")][-1] == "extra"
+    names = [*MODELS, *(entry.name for entry in OPEN_ENTRIES)]
+    assert [row.split("|")[1].strip() for row in rows] == [f"`{name}`" for name in names]
 
 
 def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reelstack.models.registry import MODELS
 
 R21D = "r2plus1d_18_16_kinetics"
 DEMO_WEIGHTS = "resources/demo/motion_r2plus1d.safetensors"
+COMMON = {"layer": None, "pool": "mean", "dtype": "float32", "keep_frames": False}
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -69,7 +71,8 @@ def test_merging_twice_changes_nothing() -> None:
 
 def test_the_shipped_config_is_valid_and_uses_the_shipped_model() -> None:
     shipped = load_config(yaml.safe_load((CHECKOUT / "config/config.yaml").read_text()))
-    assert shipped.models == ["r2plus1d_tiny_motion"]
+    assert {s.model for s in shipped.feature_sets.values()} == {"r2plus1d_tiny_motion"}
+    assert shipped.checkpoints.keys() == {"r2plus1d_tiny_motion.rgb"}
     assert shipped.encodings == {"fps25": 25.0}
 
 
@@ -78,7 +81,9 @@ def test_windows_default_to_the_models_own(name: str) -> None:
     of_model = load_config(config(features={"a": {"model": name}})).feature_sets["a"]
     entry = MODELS[name]
     assert (of_model.stack_size, of_model.step_size) == (entry.stack_size, entry.step_size)
+    assert of_model.frame_interval == entry.frame_interval
     assert of_model.streams == entry.streams
+    assert of_model.settings == entry.settings
     assert of_model.entry is entry
 
 
@@ -102,10 +107,28 @@ def test_a_set_overrides_the_top_level() -> None:
     )
     sets = load_config(raw).feature_sets
     assert sets["inherits"] == FeatureSet(
-        "inherits", R21D, ("rgb",), 16, 16, "pad", "bf16", 2, 25.0, "reencode"
+        name="inherits",
+        model=R21D,
+        streams=("rgb",),
+        stack_size=16,
+        step_size=16,
+        frame_interval=1,
+        tail="pad",
+        precision="bf16",
+        top_k=2,
+        fps=25.0,
+        fps_method="reencode",
+        total=None,
+        settings=COMMON,
     )
-    assert sets["own"] == FeatureSet(
-        "own", R21D, ("rgb",), 8, 40, "drop", "fp32", 0, 25.0, "reencode"
+    assert sets["own"] == replace(
+        sets["inherits"],
+        name="own",
+        stack_size=8,
+        step_size=40,
+        tail="drop",
+        precision="fp32",
+        top_k=0,
     )
 
 
@@ -157,7 +180,7 @@ def test_encodings_are_those_that_some_set_reads() -> None:
     assert loaded.encodings == {"fps25": 25.0, "fps5": 5.0}
     assert loaded.sets_of("resnet") == ["b", "c", "d"]
     assert loaded.sets_of("r21d") == ["a"]
-    assert loaded.models == [R21D, "resnet18"]
+    assert loaded.checkpoints.keys() == {f"{R21D}.rgb", "resnet18.rgb"}
 
 
 def test_parameters_hold_all_but_the_name_and_come_back() -> None:
@@ -168,11 +191,14 @@ def test_parameters_hold_all_but_the_name_and_come_back() -> None:
         "streams": ["rgb"],
         "stack_size": 16,
         "step_size": 16,
+        "frame_interval": 1,
         "tail": "pad",
         "precision": "fp32",
         "top_k": 5,
         "fps": 5.0,
         "fps_method": "reencode",
+        "total": None,
+        "settings": COMMON,
         "version": MODELS[R21D].version,
     }
     assert FeatureSet.from_parameters("a", parameters) == feature_set
@@ -204,7 +230,8 @@ class TestWeights:
 
     def test_an_unknown_model(self) -> None:
         text = fails(config(weights={"resnet_50": "w.pth"}))
-        assert "weights.resnet_50: unknown model; allowed: r2plus1d_18_16_kinetics, " in text
+        assert "weights.resnet_50: unknown model; " in text
+        assert "allowed: r2plus1d_18_16_kinetics, " in text
         assert "Did you mean 'resnet50'?" in text
 
     def test_an_unknown_component(self) -> None:
@@ -217,6 +244,14 @@ class TestWeights:
         text = fails(config(weights={R21D: "w.pth"}))
         assert f"weights.{R21D}.rgb is 'w.pth', which is no file" in text
         assert str(tmp_path) in text
+
+    def test_a_folder_is_a_checkpoint_of_transformers_only(self, tmp_path: Path) -> None:
+        folder = {"rgb": str(tmp_path)}
+        assert "which is no file" in fails(config(weights={R21D: folder}))
+        assert load_config(config(weights={"hf/x": folder})).weights == {"hf/x": folder}
+        file = tmp_path / "w.safetensors"
+        file.touch()
+        assert "which is no folder" in fails(config(weights={"hf/x": str(file)}))
 
 
 def test_an_unknown_model_of_a_set_is_named_with_the_nearest() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from reelstack.config import SCHEMA_PATH
+from reelstack.config.schema import SCHEMA_PATH
+from reelstack.config.sets import SHARED_KEYS
 from reelstack.files import CHECKOUT
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES, ModelEntry
 
 README = CHECKOUT / "config" / "README.md"
 SCHEMA: dict[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
@@ -54,6 +56,20 @@ def test_every_default_is_the_one_in_the_readme(key: str) -> None:
     default = LEAVES[key]["default"]
     text = default if isinstance(default, str) else json.dumps(default)
     assert readme_row(key).split("|")[2].strip() == f"`{text}`"
+
+
+@pytest.mark.parametrize("entry", [*ENTRIES, *OPEN_ENTRIES], ids=lambda entry: entry.name)
+def test_every_default_of_a_model_is_the_one_in_the_readme(entry: ModelEntry) -> None:
+    for key, default in entry.settings.items():
+        text = readme_row(f"features.NAME.{key}").split("|")[2].strip()
+        as_text = default if isinstance(default, str) else json.dumps(default)
+        assert text == ("none" if default is None else f"`{as_text}`"), key
+
+
+def test_every_key_of_a_set_is_of_use_to_some_model() -> None:
+    names = {key.split(".")[2] for key in ALL if key.startswith("features.NAME.")}
+    of_models = {key for entry in (*ENTRIES, *OPEN_ENTRIES) for key in entry.settings}
+    assert names == {*SHARED_KEYS, *of_models}
 
 
 def test_the_readme_explains_no_key_that_is_gone() -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
-from reelstack.config import SCHEMA_PATH, load_config
+from reelstack.config import load_config
+from reelstack.config.schema import SCHEMA_PATH
 from reelstack.errors import ConfigError
 
 SCHEMA: dict[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
 SET = "features.a"
 BASE: dict[str, Any] = {"videos": ["in"], "features": {"a": {"model": "resnet50"}}}
+
+LISTS: dict[str, list[Any]] = {"streams": [""], "size": [1, 1]}
+"""Keys of a set whose values are lists, with one to put a wrong entry into."""
 
 WRONG: list[tuple[str, Any, str]] = [
     ("videos", [], "at least one folder, glob, file or .txt/.csv list"),
@@ -72,6 +76,32 @@ WRONG: list[tuple[str, Any, str]] = [
     (f"{SET}.precision", "fp64", "fp32, bf16"),
     (f"{SET}.predictions", 3, "a mapping with top_k"),
     (f"{SET}.predictions.top_k", -2, "a whole number of 0 or more"),
+    (f"{SET}.frame_interval", 0, "a whole number of 1 or more"),
+    (f"{SET}.total", 0, "a whole number of 1 or more"),
+    (f"{SET}.total", "20", "a whole number of 1 or more"),
+    (f"{SET}.layer", "", "a layer's name, e.g. layer4.0.conv1"),
+    (f"{SET}.layer", 4, "a layer's name"),
+    (f"{SET}.pool", "sum", "mean, max, none"),
+    (f"{SET}.dtype", "float64", "float32, float16"),
+    (f"{SET}.keep_frames", "yes", "true or false"),
+    (f"{SET}.flow", "farneback", "raft, raft_kitti, pwc, tvl1"),
+    (f"{SET}.side_size", 15, "a whole number of 16 or more"),
+    (f"{SET}.resize_to_smaller_edge", 1, "true or false"),
+    (f"{SET}.size", 224, "[height, width], two whole numbers of 1 or more"),
+    (f"{SET}.size", [224], "[height, width], two whole numbers of 1 or more"),
+    (f"{SET}.size", [3, 224, 224], "[height, width], two whole numbers of 1 or more"),
+    (f"{SET}.size.1", 0, "a whole number of 1 or more"),
+    (f"{SET}.hop_seconds", 0, "a number of 0.01 or more"),
+    (f"{SET}.hop_seconds", float("nan"), "a number of 0.01 or more"),
+    (f"{SET}.align", 3, "the name of another set"),
+    (f"{SET}.clips", -1, "a whole number of 0 or more"),
+    (f"{SET}.crops", 2, "1, 3"),
+    (f"{SET}.labels", [], "a list of class names, or a text file with one a line"),
+    (f"{SET}.labels", ["cat", ""], "a list of class names, or a text file with one a line"),
+    (f"{SET}.prompt", "a photo", "a sentence with {} in the place of the class name"),
+    (f"{SET}.output", "mean", "pooled, tokens"),
+    (f"{SET}.revision", "", "a commit, tag or branch"),
+    (f"{SET}.local_files_only", "no", "true or false"),
 ]
 
 
@@ -81,8 +111,8 @@ def with_value(key: str, value: Any) -> dict[str, Any]:
     *parents, last = key.split(".")
     for part in parents:
         place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        if part == "streams" and isinstance(place, dict):
-            place = raw["features"]["a"]["streams"] = [""]
+        if part in LISTS and isinstance(place, dict):
+            place = raw["features"]["a"][part] = copy.copy(LISTS[part])
     if isinstance(place, list):
         place[int(last)] = value
     else:

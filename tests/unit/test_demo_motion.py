@@ -16,7 +16,7 @@ from reelstack.demo.encoding import AudioTrack, encode_video
 from reelstack.demo.motion import CLASSES, render_motion
 from reelstack.demo.videos import demo_videos, make_video
 from reelstack.media.frames import VideoReader
-from reelstack.models.r21d_tiny import tiny_r2plus1d
+from reelstack.models.networks.r21d_tiny import tiny_r2plus1d
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn

@@ -10,22 +10,30 @@ import pytest
 import torch
 from media_factory import cut, uneven_times, write_video
 from reelstack import Features, extract_video
+from reelstack.config import FeatureSet, load_config
 from reelstack.errors import ConfigError, DeviceError, VideoError, WeightsError
 from reelstack.extract import api, engine
 from reelstack.extract.api import open_extractor, run_video
 from reelstack.extract.engine import WindowSettings
+from reelstack.extract.rows import Source
 from reelstack.files import CHECKOUT
 from reelstack.media.frames import VideoReader
-from reelstack.models.registry import MODELS
 
 TINY = "r2plus1d_tiny_motion"
 DEMO = CHECKOUT / "resources" / "demo"
 SHIPPED = DEMO / "motion_r2plus1d.safetensors"
 
 
+def tiny_set(**settings: Any) -> FeatureSet:
+    """A set of the shipped model that reads every frame, or picks them at `fps`."""
+    every_frame = {"method": "source"}
+    sets = {"tiny": {"model": TINY, "fps": every_frame, **settings}}
+    return load_config({"videos": ["-"], "features": sets}).feature_sets["tiny"]
+
+
 @pytest.fixture(scope="module")
 def extractor() -> Any:
-    return open_extractor(MODELS[TINY], weights=None, device="cpu", precision="fp32")
+    return open_extractor(tiny_set(), weights=None, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +51,10 @@ def run(
     top_k: int = 3,
     fps: float | None = None,
 ) -> Features:
-    settings = WindowSettings(stack, step, tail, top_k)
-    return run_video(path, extractor, settings, streams=("rgb",), fps=fps)
+    windows = {"stack_size": stack, "step_size": step, "tail": tail}
+    rate = {} if fps is None else {"fps": {"method": "sample", "target": fps}}
+    feature_set = tiny_set(**windows, **rate, predictions={"top_k": top_k})
+    return run_video(Source(path), extractor, feature_set)
 
 
 def by_hand(path: Path, extractor: Any, starts: list[int], stack: int) -> np.ndarray:
@@ -55,8 +65,8 @@ def by_hand(path: Path, extractor: Any, starts: list[int], stack: int) -> np.nda
     for start in starts:
         window = pixels[start : start + stack]
         window += window[-1:] * (stack - len(window))
-        inputs = extractor.preprocess(np.stack(window))
-        features.append(extractor.forward(inputs.unsqueeze(0))["rgb"].numpy())
+        inputs = extractor.preprocess(np.stack(window))["rgb"]
+        features.append(extractor.forward({"rgb": inputs.unsqueeze(0)})["rgb"].numpy())
     return np.concatenate(features)
 
 
@@ -90,6 +100,33 @@ def test_windows_hold_the_right_frames(
     assert features.time_end == pytest.approx(ends)
     assert (features.time_start.dtype, features.valid_frames.dtype) == (np.float64, np.int32)
     assert (features.status, features.error) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("stack", "step", "interval", "tail", "starts"),
+    [
+        (8, 8, 2, "drop", [0, 8, 16, 24, 32]),
+        (8, 40, 3, "drop", [0]),
+        (4, 12, 6, "pad", [0, 12, 24, 36]),
+        (16, 48, 3, "pad", [0, 48]),
+    ],
+)
+def test_windows_of_frames_that_lie_apart(
+    video: Path, extractor: Any, stack: int, step: int, interval: int, tail: str, starts: list[int]
+) -> None:
+    windows = {"stack_size": stack, "step_size": step, "tail": tail, "frame_interval": interval}
+    features = run_video(Source(video), extractor, tiny_set(**windows))
+    with VideoReader(video) as reader:
+        pixels = [frame.rgb() for frame in reader]
+    for start, feature in zip(starts, features.streams["rgb"], strict=True):
+        window = pixels[start : start + stack * interval : interval]
+        window += window[-1:] * (stack - len(window))
+        inputs = extractor.preprocess(np.stack(window))["rgb"]
+        expected = extractor.forward({"rgb": inputs[None]})["rgb"][0].numpy()
+        assert abs(feature - expected).max() < 1e-4 * expected.std()
+    last = [start + (min(stack, -(-(50 - start) // interval)) - 1) * interval for start in starts]
+    assert features.time_start == pytest.approx([start / 25 for start in starts])
+    assert features.time_end == pytest.approx([(frame + 1) / 25 for frame in last])
 
 
 def test_times_of_an_uneven_video_are_its_own(tmp_path: Path, extractor: Any) -> None:
@@ -231,7 +268,8 @@ class TestArguments:
         features = extract_video(video, model=TINY, weights=weights, device="cpu")
         assert features.streams["rgb"].shape == (3, 64)
         assert features.video_id == "video"
-        assert features.info == {"frames": 50, "fps": 25.0, "height": 48, "width": 64}
+        frames = {"frames": 50, "frames_decoded": 50}
+        assert features.info == frames | {"fps": 25.0, "height": 48, "width": 64}
 
     def test_only_keywords(self, video: Path) -> None:
         with pytest.raises(TypeError):
@@ -254,8 +292,8 @@ class TestArguments:
             ({"stack_size": 0}, "stack_size is 0"),
             ({"step_size": 0}, "step_size is 0"),
             ({"tail": "loop"}, "tail is 'loop'; allowed: drop, pad"),
-            ({"fps": -5}, "fps is -5; allowed: a number above 0"),
-            ({"fps": 0}, "fps is 0; allowed: a number above 0"),
+            ({"fps": -5}, r"fps\.target is -5; allowed: a number above 0 and up to 1000"),
+            ({"fps": 0}, r"fps\.target is 0; allowed: a number above 0 and up to 1000"),
             ({"precision": "fp16"}, "precision is 'fp16'; allowed: fp32, bf16"),
         ],
     )

@@ -12,13 +12,24 @@ from typing import Any
 import pytest
 import yaml
 from reelstack.files import CHECKOUT
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
 
+FAMILIES = sorted({entry.family for entry in (*ENTRIES, *OPEN_ENTRIES)})
 ENVS = sorted((CHECKOUT / "envs").glob("*.yaml"))
 SCRIPTS = CHECKOUT / "scripts"
-PIP_NAMES = {"pytorch": "torch", "python": ""}
+LOCKS = ("requirements.lock", "requirements-extras.lock")
+PIP_NAMES = {
+    "huggingface_hub": "huggingface-hub",
+    "py-opencv": "opencv-contrib-python-headless",
+    "python": "",
+    "pytorch": "torch",
+}
+NOT_PYTHON = ("ffmpeg", "python")
 CONDA_NAMES = {
+    "cv2": "py-opencv",
     "ffmpeg": "ffmpeg-python",
     "imageio_ffmpeg": "imageio-ffmpeg",
+    "open_clip": "open-clip-torch",
     "yaml": "pyyaml",
     "PIL": "pillow",
     "torch": "pytorch",
@@ -41,7 +52,7 @@ def pins(path: Path) -> dict[str, str]:
 
 @cache
 def locked_versions() -> dict[str, str]:
-    text = (CHECKOUT / "requirements.lock").read_text()
+    text = "".join((CHECKOUT / name).read_text() for name in LOCKS)
     versions: dict[str, str] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M):
         versions.setdefault(name, version)  # the first is for the supported Pythons
@@ -68,6 +79,7 @@ def test_versions_are_those_of_the_lock(path: Path) -> None:
     locked = locked_versions()
     for package, version in pins(path).items():
         name = PIP_NAMES.get(package, package)
+        assert name in locked or package in NOT_PYTHON, package
         if name in locked:
             assert locked[name].split(".")[:2] == version.split("."), package
 
@@ -86,10 +98,16 @@ def module_file(module: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def needed_by(script: Path, *families: str) -> set[str]:
-    """Third-party modules that a script imports, itself and through the library."""
-    waiting = [script]
-    waiting += [SCRIPTS / "reelstack" / "models" / f"{family}.py" for family in families]
+MODELS = SCRIPTS / "reelstack" / "models"
+HUB = MODELS / "hub.py"
+"""Imported in one place, for the checkpoints of `HUB_FAMILIES` only."""
+HUB_FAMILIES = {"hf": [HUB], "timm": [HUB, MODELS / "timm.py"]}
+"""Family → what fetching its checkpoints takes beyond the script."""
+
+
+def needed_by(script: Path, *more: Path) -> set[str]:
+    """Third-party packages that a script imports, itself and through the library, also late."""
+    waiting = [script, *more]
     seen: set[Path] = set()
     outside: set[str] = set()
     while waiting:
@@ -100,8 +118,8 @@ def needed_by(script: Path, *families: str) -> set[str]:
         for node in _executed(ast.parse(file.read_text())):
             for module in _imported(node):
                 own = module_file(module)
-                if own == SCRIPTS / "reelstack" / "__init__.py":
-                    continue  # its public names are imported on first use
+                if own in (SCRIPTS / "reelstack" / "__init__.py", HUB):
+                    continue  # its public names are imported on first use; see HUB
                 if own is not None:
                     waiting.append(own)
                 elif module.partition(".")[0] not in sys.stdlib_module_names:
@@ -131,22 +149,31 @@ def _executed(tree: ast.Module) -> list[ast.AST]:
 
 
 @pytest.mark.parametrize(
-    ("script", "env", "families"),
+    ("script", "env", "family"),
     [
-        ("probe", "media", ()),
-        ("reencode", "media", ()),
-        ("fetch_weights", "weights", ()),
-        ("extract", "r21d", ("r21d",)),
-        ("extract", "resnet", ("resnet",)),
-        ("aggregate", "store", ()),
+        ("probe", "media", None),
+        ("reencode", "media", None),
+        ("fetch_weights", "weights", None),
+        *(("extract", family, family) for family in FAMILIES),
+        ("aggregate", "store", None),
     ],
 )
 def test_an_environment_has_what_its_script_imports(
-    script: str, env: str, families: tuple[str, ...]
+    script: str, env: str, family: str | None
 ) -> None:
     """What the launcher's own environment would hide when run without conda."""
     available = set(pins(CHECKOUT / "envs" / f"{env}.yaml"))
-    assert needed_by(SCRIPTS / f"{script}.py", *families) - available == set()
+    more = [] if family is None else [MODELS / f"{family}.py"]
+    assert needed_by(SCRIPTS / f"{script}.py", *more) - available == set()
+
+
+@pytest.mark.parametrize("family", HUB_FAMILIES)
+def test_weights_of_a_hub_are_fetched_where_its_packages_are(family: str) -> None:
+    rules = (CHECKOUT / "workflow" / "rules" / "weights.smk").read_text()
+    files = re.findall(r'"\.\./\.\./(envs/\w+\.yaml)"', rules)
+    needed = needed_by(SCRIPTS / "fetch_weights.py", *HUB_FAMILIES[family])
+    missing = {file: needed - set(pins(CHECKOUT / file)) for file in files}
+    assert set() in missing.values(), f"no rule can fetch {family}/…: {missing}"
 
 
 def test_every_environment_is_used() -> None:

@@ -52,7 +52,7 @@ def test_frame_wise_features_have_rate_and_times(tmp_path: Path, store: Path) ->
     assert {"a_resnet.npy", "a_fps.npy", "a_timestamps_ms.npy"} <= files(folder)
     fps = np.load(folder / "a_fps.npy")
     assert (fps.shape, fps.dtype) == ((), np.float64)
-    assert fps == pytest.approx(1 / 0.64)
+    assert fps == pytest.approx(16 / 0.64), "16 frames a row, rows of 0.64 s"
     assert np.load(folder / "a_timestamps_ms.npy") == pytest.approx([0.0, 640.0, 1280.0])
 
 
@@ -72,10 +72,70 @@ def test_all_sets_by_default(tmp_path: Path, store: Path) -> None:
 def test_two_streams_are_named_by_stream(tmp_path: Path) -> None:
     streams = ("rgb", "flow")
     rows = make_rows(tmp_path / "1", {"a": 3}, streams=streams)
-    two = attributes(streams=list(streams), family="i3d", model="i3d_x")
+    two = attributes(streams=streams, family="i3d", model="i3d_kinetics400")
     write_store(tmp_path / "s.zarr", {"motion": rows}, motion=two)
     export_store(tmp_path / "s.zarr", tmp_path / "out")
-    assert files(tmp_path / "out" / "i3d" / "i3d_x") >= {"a_rgb.npy", "a_flow.npy"}
+    out = tmp_path / "out" / "i3d"
+    assert files(out) == {f"a_{key}.npy" for key in ("rgb", "flow", "fps", "timestamps_ms")}
+    expected = video_arrays("a", 3, streams=streams)
+    for stream in streams:
+        assert np.array_equal(np.load(out / f"a_{stream}.npy"), expected[stream])
+    assert np.load(out / "a_timestamps_ms.npy") == pytest.approx(1000 * expected["time_end"])
+    assert np.load(out / "a_fps.npy") == pytest.approx(25)
+
+
+def export_one(folder: Path, *, interval: int = 1, streams: tuple[str, ...], **of_set: str) -> Path:
+    """Export three rows of one video in a set of its own."""
+    rows = make_rows(folder / "part", {"a": 3}, streams=streams)
+    described = attributes(streams=streams, parameters={"frame_interval": interval}, **of_set)
+    write_store(folder / "s.zarr", {"one": rows}, one=described)
+    export_store(folder / "s.zarr", folder / "out")
+    return folder / "out"
+
+
+def test_one_of_two_streams_keeps_its_name(tmp_path: Path) -> None:
+    out = export_one(tmp_path, streams=("flow",), family="i3d", model="i3d_kinetics400")
+    assert "i3d/a_flow.npy" in files(out)
+    assert "i3d/a_i3d.npy" not in files(out)
+
+
+def test_the_rate_is_that_of_the_frames_between_the_ones_of_a_window(tmp_path: Path) -> None:
+    """16 frames, 3 apart, last (15·3 + 1) / fps seconds."""
+    of_set = {"family": "i3d", "model": "i3d_kinetics400"}
+    out = export_one(tmp_path, interval=3, streams=("rgb",), **of_set)
+    assert np.load(out / "i3d/a_fps.npy") == pytest.approx((15 * 3 + 1) / 0.64)
+
+
+def test_flow_has_a_time_for_every_frame_and_no_model_s_name(tmp_path: Path) -> None:
+    out = export_one(tmp_path, streams=("flow",), family="flow", model="raft_sintel")
+    assert files(out) == {f"raft/a_{key}.npy" for key in ("raft", "fps", "timestamps_ms")}
+    times = np.load(out / "raft/a_timestamps_ms.npy")
+    assert times == pytest.approx([0, 640, 1280, 1280 + 40])
+
+
+def test_sound_is_float32_as_there(tmp_path: Path) -> None:
+    out = export_one(tmp_path, streams=("audio",), family="vggish", model="vggish")
+    assert files(out) == {"vggish/a_vggish.npy"}
+    values = np.load(out / "vggish/a_vggish.npy")
+    assert values.dtype == np.float32
+    assert np.array_equal(values, video_arrays("a", 3, streams=("audio",))["audio"])
+
+
+def test_a_model_with_a_slash_is_its_family_s(tmp_path: Path) -> None:
+    out = export_one(tmp_path, streams=("rgb",), family="clip", model="clip/ViT-B-32")
+    assert "clip/ViT-B-32/a_clip.npy" in files(out)
+
+
+def test_models_that_export_to_one_name_would_overwrite_each_other(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path / "1", {"a": 3}, streams=("flow",))
+    sets = {
+        name: attributes(streams=("flow",), family="flow", model=name)
+        for name in ("raft_sintel", "raft_kitti")
+    }
+    write_store(tmp_path / "s.zarr", dict.fromkeys(sets, rows), **sets)
+    with pytest.raises(StoreError, match="--set NAME --out FOLDER"):
+        export_store(tmp_path / "s.zarr", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sets_of_one_model_would_overwrite_each_other(tmp_path: Path) -> None:

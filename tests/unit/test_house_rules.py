@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from reelstack.files import CHECKOUT
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
 
 CODE = sorted((CHECKOUT / "scripts").rglob("*.py"))
 RULES = sorted((CHECKOUT / "workflow").rglob("*.smk"))
-HEAVY = ("reencode", "extract", "extract_r21d", "extract_resnet", "aggregate")
+FAMILIES = sorted({entry.family for entry in (*ENTRIES, *OPEN_ENTRIES)})
+HEAVY = ("reencode", "extract", *(f"extract_{family}" for family in FAMILIES), "aggregate")
 
 
 def name_of(path: Path) -> str:
@@ -41,8 +43,10 @@ BLOCKS = {
 
 
 def test_the_rules_are_found() -> None:
-    expected = {"all", "probe", "fetch_weights", *HEAVY}
+    expected = {"all", "probe", "fetch_weights", "reencode", "extract", "aggregate"}
     assert expected <= BLOCKS.keys()
+    families = {name.removeprefix("extract_") for name in BLOCKS if name.startswith("extract_")}
+    assert families <= set(FAMILIES), "a rule for no family"
 
 
 def test_the_snakefile_only_includes() -> None:
@@ -148,11 +152,9 @@ def test_heavy_rules_are_measured(rule: str) -> None:
     assert "    benchmark:" in BLOCKS[rule]
 
 
-def test_a_rule_for_each_family() -> None:
-    from reelstack.models.registry import MODELS
-
-    families = {entry.family for entry in MODELS.values()}
-    assert {f"extract_{family}" for family in families} <= BLOCKS.keys()
-    for family in families:
-        assert (CHECKOUT / "scripts/reelstack/models" / f"{family}.py").is_file()
-        assert f'sets_pattern("{family}")' in "\n".join(BLOCKS[f"extract_{family}"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rule_for_each_family(family: str) -> None:
+    assert (CHECKOUT / "scripts/reelstack/models" / f"{family}.py").is_file()
+    text = "\n".join(BLOCKS[f"extract_{family}"])
+    assert f'sets_pattern("{family}")' in text
+    assert f"envs/{family}.yaml" in text

@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 from reelstack.files import CHECKOUT
+from reelstack.models.entries import ENTRIES
 
 LIBRARY = CHECKOUT / "scripts" / "reelstack"
 HEAVY = ("torch", "torchvision", "safetensors")
+EXTRAS = ("timm", "transformers", "huggingface_hub", "open_clip", "cv2")
+"""Packages that the core installation leaves out."""
 LIGHT = [
     "reelstack",
     "reelstack.workflow",
     "reelstack.config",
     "reelstack.cli",
+    "reelstack.models.download",
+    "reelstack.models.entries",
     "reelstack.models.registry",
     "reelstack.models.weights",
     *sorted(
@@ -44,7 +49,15 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_light_modules_do_not_import_torch() -> None:
     loaded = loaded_by("\n".join(f"import {module}" for module in LIGHT))
-    assert not loaded & set(HEAVY)
+    assert not loaded & {*HEAVY, *EXTRAS}
+
+
+def test_jobs_of_the_core_s_models_import_no_extra() -> None:
+    """Where extras are installed, a family of the core still does without them."""
+    families = sorted({entry.family for entry in ENTRIES if entry.extra is None})
+    modules = ["reelstack.extract.shard", "reelstack.extract.api"]
+    modules += [f"reelstack.models.{family}" for family in families]
+    assert not loaded_by("\n".join(f"import {module}" for module in modules)) & set(EXTRAS)
 
 
 def test_the_package_alone_imports_next_to_nothing() -> None:
@@ -53,7 +66,8 @@ def test_the_package_alone_imports_next_to_nothing() -> None:
 
 def test_parsing_needs_no_media_library_either() -> None:
     loaded = loaded_by("import reelstack.workflow")
-    assert not loaded & {"numpy", "av", "zarr", "pandas", "ffmpeg", "imageio_ffmpeg"}
+    media = {"numpy", "scipy", "PIL", "av", "ffmpeg", "imageio_ffmpeg"}
+    assert not loaded & {*media, "zarr", "pandas"}
 
 
 def test_public_names_are_there() -> None:
@@ -70,7 +84,7 @@ def test_public_names_are_there() -> None:
         _ = reelstack.extract_vidoe
 
 
-LAYERS = {"ingest": 0, "media": 0, "models": 1, "extract": 2, "store": 2}
+LAYERS = {"ingest": 0, "media": 0, "models": 1, "config": 2, "extract": 3, "store": 3}
 """Imports go from higher to equal or lower layers."""
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import tomllib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from network_factory import bilinear, random_frames, randomised
 from PIL import Image
+from reelstack.config import load_config
 from reelstack.errors import ConfigError, WeightsError
 from reelstack.files import CHECKOUT
-from reelstack.models.base import Extractor, SingleNetwork, fold_batch_norm
-from reelstack.models.labels import class_names
-from reelstack.models.registry import MODELS, ModelEntry, create_extractor, model_entry
+from reelstack.models.base import Extractor, Inputs, SingleNetwork
+from reelstack.models.checkpoint import read_state_dict
+from reelstack.models.entries import COMMON_SETTINGS, ENTRIES, OPEN_ENTRIES, ModelEntry
+from reelstack.models.folding import fold_batch_norm
+from reelstack.models.labels import published_names
+from reelstack.models.registry import MODELS, create_extractor, model_entry
 from torch import nn
 from torch.nn import functional
 
@@ -22,33 +26,33 @@ TINY = "r2plus1d_tiny_motion"
 WIDE = [name for name in MODELS if MODELS[name].family == "r21d"]
 FRAME_WISE = [name for name in MODELS if MODELS[name].family == "resnet"]
 RUN = [TINY, "resnet18"]  # the others differ in depth only; their numbers are parity's business
+ALL = (*ENTRIES, *OPEN_ENTRIES)
+OF_ONE_NETWORK = [
+    entry.name
+    for entry in ENTRIES
+    if entry.family in ("r21d", "resnet", "s3d", "torchvision_video", "mmaction2")
+]
+"""Models whose network does not depend on the checkpoint."""
 
 
-def random_weights(entry: ModelEntry, folder: Path) -> dict[str, Path]:
-    """A checkpoint of random, well-scaled weights with the statistics of no data."""
-    torch.manual_seed(0)
-    extractor = create_extractor(entry)
+def by_name(entry: ModelEntry) -> str:
+    return entry.name
+
+
+def build(name: str) -> nn.Module:
+    extractor = create_extractor(MODELS[name])
     assert isinstance(extractor, SingleNetwork)
-    network = extractor.build_network()
-    for module in network.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            for tensor, low, high in (
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.3, 0.3),
-                (module.running_mean, -0.3, 0.3),
-                (module.running_var, 0.5, 2.0),
-            ):
-                tensor.uniform_(low, high)
-    torch.save(network.state_dict(), folder / f"{entry.name}.pth")
-    return {"rgb": folder / f"{entry.name}.pth"}
+    return extractor.build_network({})
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Checkpoints by model; what `load` has read is kept beside them."""
-    folder = tmp_path_factory.mktemp("weights")
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.manual_seed(0)
+    torch.save(randomised(build("resnet18")).state_dict(), file)
     shipped = {"rgb": CHECKOUT / "resources/demo/motion_r2plus1d.safetensors"}
-    return {"resnet18": random_weights(MODELS["resnet18"], folder), TINY: shipped}
+    return {"resnet18": {"rgb": file}, TINY: shipped}
 
 
 def load(name: str, checkpoints: dict, *, precision: str = "fp32") -> Extractor:
@@ -60,37 +64,79 @@ def load(name: str, checkpoints: dict, *, precision: str = "fp32") -> Extractor:
     return known[name, precision]
 
 
-def frames(num_frames: int, height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
-
-
 def on_meta(name: str) -> nn.Module:
-    extractor = create_extractor(MODELS[name])
-    assert isinstance(extractor, SingleNetwork)
     with torch.device("meta"):
-        return extractor.build_network()
+        return build(name)
 
 
 class TestRegistry:
-    @pytest.mark.parametrize("name", MODELS)
-    def test_entries_are_complete(self, name: str) -> None:
-        entry = MODELS[name]
-        assert entry.name == name
-        assert min(entry.stack_size, entry.step_size, entry.version, entry.feature_dim) >= 1
-        assert entry.gmac > 0
-        assert entry.streams
-        assert entry.components
+    def test_names_are_the_keys(self) -> None:
+        assert list(MODELS) == [entry.name for entry in ENTRIES]
+        assert len(MODELS) == len(ENTRIES)
 
-    @pytest.mark.parametrize("name", MODELS)
-    def test_class_names_fit_the_classifier(self, name: str) -> None:
-        names = class_names(MODELS[name])
-        assert len(names) == (MODELS[name].num_classes if MODELS[name].labels else 0)
+    @pytest.mark.parametrize("entry", ALL, ids=by_name)
+    def test_entries_are_complete(self, entry: ModelEntry) -> None:
+        known = [entry.stack_size, entry.step_size, entry.feature_dim, entry.gmac]
+        assert all(value > 0 for value in known if value is not None)
+        assert min(entry.version, entry.frame_interval, entry.least_stack) >= 1
+        assert entry.least_stack <= (entry.stack_size or entry.least_stack)
+        assert entry.num_classes is None or entry.num_classes >= 0
+        assert entry.reads in ("frames", "audio")
+        assert entry.timestamps in (None, "start", "end")
+        assert entry.stack_size or not entry.fixed_stack
+        assert (CHECKOUT / "scripts/reelstack/models" / f"{entry.family}.py").is_file()
+
+    @pytest.mark.parametrize("entry", ALL, ids=by_name)
+    def test_streams_and_components_fit(self, entry: ModelEntry) -> None:
+        assert entry.streams
+        assert len(set(entry.streams)) == len(entry.streams)
+        flows = [entry.settings.get("flow"), *entry.components]
+        needed = [
+            entry.needed_components(streams, {**entry.settings, "flow": flow})
+            for streams in (entry.streams, *((stream,) for stream in entry.streams))
+            for flow in flows
+        ]
+        assert all(needed), "a stream without a checkpoint"
+        assert set().union(*needed) == set(entry.components), "a checkpoint that none needs"
+
+    @pytest.mark.parametrize("entry", ALL, ids=by_name)
+    def test_defaults_are_what_a_set_may_say(self, entry: ModelEntry) -> None:
+        assert entry.settings.keys() >= COMMON_SETTINGS.keys()
+        name = entry.name.replace("<", "").replace(">", "")
+        said = {key: value for key, value in entry.settings.items() if value is not None}
+        sets = {"said": {"model": name} | said, "not": {"model": name}}
+        loaded = load_config({"videos": ["in"], "features": sets}).feature_sets
+        assert loaded["said"].parameters() == loaded["not"].parameters()
+
+    @pytest.mark.parametrize("entry", [e for e in ALL if e.extra], ids=by_name)
+    def test_extras_can_be_installed(self, entry: ModelEntry) -> None:
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        assert extras[entry.extra]
+        (everything,) = extras["all"]
+        assert entry.extra in everything.partition("[")[2].rstrip("]").split(",")
+
+    @pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
+    def test_every_family_builds_its_extractor(self, entry: ModelEntry) -> None:
+        for streams in (None, entry.streams[:1]):
+            extractor = create_extractor(entry, streams)
+            assert isinstance(extractor, Extractor)
+            assert extractor.entry is entry
+            assert extractor.streams == (streams or entry.streams)
+            assert extractor.settings == entry.settings
+            assert extractor.stack_size == entry.stack_size
+            assert extractor.class_names == published_names(entry)
+            assert extractor.extra_frames == 0 or extractor.pairwise
+
+    @pytest.mark.parametrize("entry", ALL, ids=by_name)
+    def test_class_names_fit_the_classifier(self, entry: ModelEntry) -> None:
+        names = published_names(entry)
+        assert len(names) == (entry.num_classes if entry.labels else 0)
         assert all(text == text.strip() and text for text in names)
 
     def test_known_classes(self) -> None:
-        assert class_names(MODELS["resnet50"])[0] == "tench"
-        kinetics = class_names(MODELS["r3d_18"])
+        assert published_names(MODELS["resnet50"])[0] == "tench"
+        kinetics = published_names(MODELS["r3d_18"])
         assert (kinetics[0], kinetics[399]) == ("abseiling", "zumba")
         assert len(set(kinetics)) == 400
 
@@ -100,11 +146,15 @@ class TestRegistry:
 
 
 class TestNetworks:
-    @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.parametrize("name", OF_ONE_NETWORK)
     def test_feature_and_classes_are_the_registry_s(self, name: str) -> None:
-        classifier = on_meta(name).get_submodule("fc")
-        assert classifier.in_features == MODELS[name].feature_dim
-        assert classifier.out_features == MODELS[name].num_classes
+        extractor = create_extractor(MODELS[name])
+        assert isinstance(extractor, SingleNetwork)
+        with torch.device("meta"):
+            classifier = extractor.build_network({}).get_submodule(extractor.head)
+        *_, weight = (p for key, p in classifier.named_parameters() if key.endswith("weight"))
+        expected = (MODELS[name].num_classes, MODELS[name].feature_dim)
+        assert tuple(weight.shape[:2]) == expected
 
     @pytest.mark.parametrize(
         ("name", "count"),
@@ -144,35 +194,21 @@ class TestNetworks:
         assert {(m.eps, m.momentum) for m in norms} == {(1e-5, 0.1)}
 
 
-def bilinear(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float64]:
-    """Plain bilinear sampling at pixel centres, edges repeated; no filter against aliasing."""
-
-    def positions(size: int, out: int) -> tuple[NDArray, NDArray, NDArray]:
-        at = np.clip((np.arange(out) + 0.5) * size / out - 0.5, 0, size - 1)
-        low = np.floor(at).astype(int)
-        return low, np.minimum(low + 1, size - 1), at - low
-
-    top, bottom, down = positions(plane.shape[0], height)
-    left, right, across = positions(plane.shape[1], width)
-    rows = plane[top] * (1 - down)[:, None] + plane[bottom] * down[:, None]
-    return rows[:, left] * (1 - across) + rows[:, right] * across
-
-
 SIZES = [(240, 320), (128, 171), (90, 60), (480, 270), (31, 57)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_preprocessing_of_video_networks(size: tuple[int, int]) -> None:
     extractor = create_extractor(MODELS[WIDE[0]])
-    pixels = frames(2, *size)
-    result = extractor.preprocess(pixels)
+    pixels = random_frames(2, *size)
+    result = extractor.preprocess(pixels)["rgb"]
     assert result.shape == (2, 3, 112, 112)
     assert result.dtype == torch.float32
     mean, std = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
     for frame in range(2):
         for channel in range(3):
             plane = pixels[frame, :, :, channel].astype(np.float32) / 255
-            resized = bilinear(plane, 128, 171)[8:120, 30:142]
+            resized = bilinear(plane, (128, 171))[8:120, 30:142]
             expected = (resized - mean[channel]) / std[channel]
             assert abs(result[frame, channel].numpy() - expected).max() < 2e-4
 
@@ -180,8 +216,8 @@ def test_preprocessing_of_video_networks(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_preprocessing_of_resnet(size: tuple[int, int]) -> None:
     extractor = create_extractor(MODELS["resnet50"])
-    pixels = frames(2, *size)
-    result = extractor.preprocess(pixels)
+    pixels = random_frames(2, *size)
+    result = extractor.preprocess(pixels)["rgb"]
     assert result.shape == (2, 3, 224, 224)
     height, width = size
     new = (int(256 * max(1, height / width)), int(256 * max(1, width / height)))
@@ -196,16 +232,21 @@ def test_preprocessing_of_resnet(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", RUN)
 def test_frames_are_preprocessed_one_by_one(checkpoints: dict, name: str) -> None:
     extractor = load(name, checkpoints)
-    pixels = frames(5, 50, 70)
-    together = extractor.preprocess(pixels)
-    alone = torch.cat([extractor.preprocess(pixels[n : n + 1]) for n in range(5)])
+    pixels = random_frames(5, 50, 70)
+    together = extractor.preprocess(pixels)["rgb"]
+    alone = torch.cat([extractor.preprocess(pixels[n : n + 1])["rgb"] for n in range(5)])
     assert torch.equal(together, alone)
 
 
-def inputs(extractor: Extractor, batch: int, *, stack: int | None = None) -> torch.Tensor:
-    stack = stack or extractor.entry.stack_size
-    pixels = extractor.preprocess(frames(batch * stack, 60, 80, seed=3))
-    return pixels.view(batch, stack, *pixels.shape[1:])
+def inputs(extractor: Extractor, batch: int, *, stack: int | None = None) -> Inputs:
+    stack = stack or extractor.stack_size
+    assert stack is not None
+    items = extractor.preprocess(random_frames(batch * stack, 60, 80, seed=3))
+    return {name: values.unflatten(0, (batch, stack)) for name, values in items.items()}
+
+
+def part(windows: Inputs, number: int) -> Inputs:
+    return {name: values[number : number + 1] for name, values in windows.items()}
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -220,7 +261,7 @@ def test_forward_and_classify(checkpoints: dict, name: str) -> None:
     assert logits.shape == (3, MODELS[name].num_classes)
     assert logits.dtype == torch.float32
     assert torch.equal(extractor.forward(windows)["rgb"], features["rgb"]), "not deterministic"
-    each = torch.cat([extractor.forward(windows[n : n + 1])["rgb"] for n in range(3)])
+    each = torch.cat([extractor.forward(part(windows, n))["rgb"] for n in range(3)])
     assert (each - features["rgb"]).abs().max() < 1e-4 * features["rgb"].std()
 
 
@@ -229,22 +270,18 @@ def test_folding_changes_only_rounding(checkpoints: dict, name: str) -> None:
     """Features and logits of the published network as it is, in plain torch."""
     extractor = load(name, checkpoints)
     assert isinstance(extractor, SingleNetwork)
-    plain = extractor.build_network().eval()
-    if name == TINY:
-        from safetensors.torch import load_file
-
-        plain.load_state_dict(load_file(checkpoints[name]["rgb"]), strict=False)
-    else:
-        plain.load_state_dict(torch.load(checkpoints[name]["rgb"], weights_only=True))
+    state = read_state_dict(checkpoints[name]["rgb"])
+    plain = extractor.build_network(state).eval()
+    plain.load_state_dict(state, strict=False)
     windows = inputs(extractor, 2)
+    rgb = windows["rgb"]
     with torch.inference_mode():
-        expected = plain(windows.flatten(0, 1) if name in FRAME_WISE else windows.transpose(1, 2))
+        expected = plain(rgb.flatten(0, 1) if name in FRAME_WISE else rgb.transpose(1, 2))
     features = extractor.forward(windows)
     logits = extractor.classify(features)
     assert (logits - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
-    left = [
-        m for m in extractor.network.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))
-    ]
+    modules = extractor.networks["rgb"].modules()
+    left = [m for m in modules if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))]
     assert left == [], "a batch norm was not folded"
 
 
@@ -264,7 +301,8 @@ def test_resnet_of_a_longer_stack_is_the_mean_of_its_frames(checkpoints: dict) -
     extractor = load("resnet18", checkpoints)
     windows = inputs(extractor, 2, stack=3)
     features = extractor.forward(windows)["rgb"]
-    single = extractor.forward(windows.flatten(0, 1).unsqueeze(1))["rgb"].view(2, 3, -1)
+    one_by_one = {"rgb": windows["rgb"].flatten(0, 1).unsqueeze(1)}
+    single = extractor.forward(one_by_one)["rgb"].view(2, 3, -1)
     assert (features - single.mean(1)).abs().max() < 1e-4 * features.std()
 
 

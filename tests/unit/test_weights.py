@@ -5,26 +5,28 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from reelstack.errors import WeightsError
 from reelstack.files import CHECKOUT
+from reelstack.models import download as downloads
 from reelstack.models import weights
+from reelstack.models.download import download
 from reelstack.models.registry import MODELS
 from reelstack.models.weights import (
     CatalogueEntry,
     Checkpoint,
+    Request,
     catalogue,
-    catalogue_facts,
-    download,
-    ensure_weights,
-    read_record,
+    ensure_checkpoint,
+    read_records,
     weights_states,
     write_record,
 )
@@ -34,6 +36,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 OTHER = f"{SHA256[:7]}{int(SHA256[7], 16) ^ 1:x}"
 """The published prefix but for its last digit."""
 ENTRY = MODELS["resnet18"]
+REQUEST = Request(ENTRY.name, "rgb")
+SHIPPED = Request("r2plus1d_tiny_motion", "rgb")
 
 
 @dataclass
@@ -112,7 +116,7 @@ class TestDownload:
     def test_a_dropped_connection_is_tried_again_from_there(
         self, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(weights, "_CHUNK_BYTES", 10_000)
+        monkeypatch.setattr(downloads, "_CHUNK_BYTES", 10_000)
         site.drop_after = [70_000, 50_000]
         download(site.url, tmp_path / "model.pth")
         assert (tmp_path / "model.pth").read_bytes() == CONTENT
@@ -169,9 +173,9 @@ class TestEnsure:
     ) -> None:
         publish(monkeypatch, site, sha256)
         assert weights_states(ENTRY) == ("MIT", "to fetch")
-        expected = {"rgb": Checkpoint(str(folder / "model.pth"), SHA256, len(CONTENT), site.url)}
-        assert ensure_weights(ENTRY) == expected
-        assert ensure_weights(ENTRY) == expected
+        expected = Checkpoint(str(folder / "model.pth"), SHA256, len(CONTENT), site.url)
+        assert ensure_checkpoint(REQUEST) == expected
+        assert ensure_checkpoint(REQUEST) == expected
         assert len(site.ranges) == 1
         assert weights_states(ENTRY) == ("MIT", "fetched")
 
@@ -180,8 +184,8 @@ class TestEnsure:
     ) -> None:
         publish(monkeypatch, site, SHA256)
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: ensure_weights(ENTRY), range(4)))
-        assert {checkpoints["rgb"].sha256 for checkpoints in found} == {SHA256}
+            found = list(pool.map(lambda _: ensure_checkpoint(REQUEST), range(4)))
+        assert {checkpoint.sha256 for checkpoint in found} == {SHA256}
         assert len(site.ranges) == 1
 
     @pytest.mark.parametrize("sha256", ["0" * 64, OTHER, f"{OTHER}{SHA256[8:]}"])
@@ -190,7 +194,7 @@ class TestEnsure:
     ) -> None:
         publish(monkeypatch, site, sha256)
         with pytest.raises(WeightsError) as caught:
-            ensure_weights(ENTRY)
+            ensure_checkpoint(REQUEST)
         text = str(caught.value)
         assert f"has sha256 {SHA256}, but {sha256} is published for resnet18" in text
         assert "Delete it to have it fetched again" in text
@@ -202,7 +206,7 @@ class TestEnsure:
         folder.mkdir()
         (folder / "model.pth").write_bytes(CONTENT[:-1])
         with pytest.raises(WeightsError, match="corrupt"):
-            ensure_weights(ENTRY)
+            ensure_checkpoint(REQUEST)
         assert site.ranges == []
 
     def test_a_local_file_is_taken_as_it_is(
@@ -211,7 +215,7 @@ class TestEnsure:
         publish(monkeypatch, site, "0" * 64)
         own = tmp_path / "own.pth"
         own.write_bytes(b"abc")
-        (checkpoint,) = ensure_weights(ENTRY, {"rgb": own}).values()
+        checkpoint = ensure_checkpoint(replace(REQUEST, local=str(own)))
         assert checkpoint.path == own
         assert checkpoint.sha256 == hashlib.sha256(b"abc").hexdigest()
         assert checkpoint.source == "local file own.pth"
@@ -219,58 +223,158 @@ class TestEnsure:
 
     def test_a_local_file_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"weights of resnet18 \(rgb\): .* is no file"):
-            ensure_weights(ENTRY, {"rgb": tmp_path / "own.pth"})
+            ensure_checkpoint(replace(REQUEST, local=str(tmp_path / "own.pth")))
 
     def test_a_model_that_is_not_in_the_catalogue(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(weights, "catalogue", dict)
         with pytest.raises(WeightsError, match=r"weights: {resnet18: {rgb: PATH}}"):
-            ensure_weights(ENTRY)
+            ensure_checkpoint(REQUEST)
 
 
 def test_the_shipped_checkpoint_is_the_published_one() -> None:
     entry = MODELS["r2plus1d_tiny_motion"]
-    (checkpoint,) = ensure_weights(entry).values()
+    checkpoint = ensure_checkpoint(SHIPPED)
     assert checkpoint.path.is_file()
     assert checkpoint.file == "resources/demo/motion_r2plus1d.safetensors", "relative: it may move"
     assert checkpoint.path == CHECKOUT / checkpoint.file
     assert weights_states(entry) == ("MIT", "in the checkout")
 
 
+UNPUBLISHED = {
+    "r2plus1d_pytorch": "whoever trains it has the only checkpoint",
+}
+"""Models without an entry in the catalogue, and why; the open-ended ones are of a hub."""
+
+
 class TestCatalogue:
     def test_has_every_model_and_no_other(self) -> None:
-        assert catalogue().keys() == MODELS.keys()
+        assert catalogue().keys() == MODELS.keys() - UNPUBLISHED.keys()
 
-    @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.parametrize("name", [name for name in MODELS if name not in UNPUBLISHED])
     def test_says_where_each_checkpoint_comes_from(self, name: str) -> None:
         components = catalogue()[name]
         assert set(components) == set(MODELS[name].components)
         for facts in components.values():
             assert bool(facts.url) != bool(facts.file)
             assert facts.url is None or facts.url.startswith("https://")
-            assert len(facts.sha256) in (8, 64)
-            assert int(facts.sha256, 16) >= 0
-            assert facts.sha256[:8] in (facts.url or facts.sha256), "published in the file's name"
             assert facts.licence
             assert facts.origin
             assert facts.format
+            if facts.sha256 is None:
+                assert facts.url, "what ships with the checkout is known"
+                continue
+            assert 8 <= len(facts.sha256) <= 64
+            assert int(facts.sha256, 16) >= 0
+            if len(facts.sha256) < 64:
+                assert facts.sha256 in str(facts.url), "a prefix is published in the file's name"
+
+    def test_a_file_is_downloaded_under_a_name_of_its_own(self) -> None:
+        """The downloads of all models share a folder."""
+        sources: dict[str, set[str]] = {}
+        for components in catalogue().values():
+            for facts in components.values():
+                if facts.url:
+                    sources.setdefault(facts.url.rpartition("/")[2], set()).add(facts.url)
+        assert {name: urls for name, urls in sources.items() if len(urls) > 1} == {}
+        assert all(name and "?" not in name for name in sources)
 
     @pytest.mark.parametrize("name", MODELS)
     def test_is_plain_data_for_a_rule(self, name: str) -> None:
-        facts = catalogue_facts(name)
-        assert json.loads(json.dumps(facts)) == facts
-        assert facts["rgb"]["sha256"] == catalogue()[name]["rgb"].sha256
+        for component in MODELS[name].components:
+            facts = Request(name, component).published()
+            assert json.loads(json.dumps(facts)) == facts
+            if name in UNPUBLISHED:
+                assert facts is None
+            else:
+                assert facts["sha256"] == catalogue()[name][component].sha256
+
+    @pytest.mark.parametrize("name", UNPUBLISHED)
+    def test_without_a_published_checkpoint_the_fix_is_told(self, name: str) -> None:
+        entry = MODELS[name]
+        for component in entry.components:
+            fix = re.escape(f"weights: {{{name}: {{{component}: PATH}}}}")
+            with pytest.raises(WeightsError, match=fix):
+                ensure_checkpoint(Request(name, component))
+        assert weights_states(entry) == ("", "give your own")
 
 
 class TestRecord:
+    @staticmethod
+    def write(path: Path, request: Request) -> Checkpoint:
+        checkpoint = ensure_checkpoint(request)
+        write_record(path, request, checkpoint)
+        return checkpoint
+
     def test_comes_back(self, tmp_path: Path) -> None:
-        checkpoints = ensure_weights(MODELS["r2plus1d_tiny_motion"])
-        write_record(tmp_path / "r.json", "r2plus1d_tiny_motion", checkpoints)
-        assert read_record(tmp_path / "r.json") == checkpoints
+        shipped = self.write(tmp_path / "r.json", SHIPPED)
+        assert read_records([tmp_path / "r.json"]) == {"rgb": shipped}
+
+    def test_of_several_components(self, tmp_path: Path) -> None:
+        written = {}
+        for component in ("rgb", "flow"):
+            own = tmp_path / f"{component}.pth"
+            own.write_bytes(component.encode())
+            request = Request("i3d_kinetics400", component, local=str(own))
+            written[component] = self.write(tmp_path / f"{component}.json", request)
+        records = [tmp_path / "flow.json", tmp_path / "rgb.json"]
+        assert read_records(records) == written
+        assert written["rgb"].path == tmp_path / "rgb.pth"
 
     def test_of_a_file_that_went(self, tmp_path: Path) -> None:
         own = tmp_path / "own.pth"
         own.write_bytes(b"abc")
-        write_record(tmp_path / "r.json", "resnet18", ensure_weights(ENTRY, {"rgb": own}))
+        self.write(tmp_path / "r.json", replace(REQUEST, local=str(own)))
         own.unlink()
         with pytest.raises(WeightsError, match=r"own\.pth has gone since .*r\.json was written"):
-            read_record(tmp_path / "r.json")
+            read_records([tmp_path / "r.json"])
+
+
+class TestFolders:
+    """A checkpoint can be a folder (`hf/…`)."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"abc")
+        return folder
+
+    def request(self, folder: Path) -> Request:
+        return Request("hf/owner/name", "rgb", local=str(folder))
+
+    def test_its_files_are_the_inputs_and_the_size(self, folder: Path) -> None:
+        (folder / "sub").mkdir()
+        checkpoint = ensure_checkpoint(self.request(folder))
+        assert (checkpoint.path, checkpoint.size_bytes) == (folder, 5)
+        expected = [str(folder / name) for name in ("config.json", "model.safetensors")]
+        assert self.request(folder).inputs() == expected
+
+    @pytest.mark.parametrize("change", ["content", "name", "more"])
+    def test_its_hash_follows_contents_and_names(self, folder: Path, change: str) -> None:
+        before = ensure_checkpoint(self.request(folder)).sha256
+        assert ensure_checkpoint(self.request(folder)).sha256 == before
+        if change == "content":
+            (folder / "config.json").write_text("{ }")
+        elif change == "name":
+            (folder / "config.json").rename(folder / "other.json")
+        else:
+            (folder / "more.json").touch()
+        assert ensure_checkpoint(self.request(folder)).sha256 != before
+
+    def test_no_other_model_is_a_folder(self, folder: Path) -> None:
+        with pytest.raises(WeightsError, match=r"weights of resnet18 \(rgb\): .*model is no file"):
+            ensure_checkpoint(replace(REQUEST, local=str(folder)))
+
+    def test_none_of_these_is_a_file(self, folder: Path) -> None:
+        with pytest.raises(WeightsError, match=r"safetensors is no folder"):
+            ensure_checkpoint(self.request(folder / "model.safetensors"))
+
+
+def test_a_checkpoint_without_a_published_hash_is_recorded_as_it_came(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REELSTACK_WEIGHTS", str(tmp_path))
+    facts = CatalogueEntry(licence="MIT", origin="x", format="y", sha256=None, url=site.url)
+    monkeypatch.setattr(weights, "catalogue", lambda: {ENTRY.name: {"rgb": facts}})
+    assert ensure_checkpoint(REQUEST).sha256 == SHA256

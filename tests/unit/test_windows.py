@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from reelstack.media.windows import Window, Windower
+from reelstack.media.windows import TAILS, Window, Windower
 
 FPS = 8.0  # a power of two: times are exact
 LENGTHS = range(0, 14)
@@ -20,7 +23,7 @@ def run(num_frames: int, *, stack: int, step: int, tail: str) -> list[Window[int
             windows += windower.push(frame, frame / FPS, 1 / FPS)
         else:
             windower.skip()
-        assert len(windower._frames) < stack, "holds more than one incomplete window"
+        assert len(windower._held) < stack, "holds more than one incomplete window"
     return windows + list(windower.finish())
 
 
@@ -89,9 +92,120 @@ def test_times_are_those_of_the_frames_and_not_of_an_even_rate() -> None:
     [
         ({"stack_size": 0, "step_size": 1}, "stack_size is 0; it has to be 1 or more"),
         ({"stack_size": 1, "step_size": -3}, "step_size is -3; it has to be 1 or more"),
+        ({"stack_size": 1, "step_size": 1, "interval": 0}, "interval is 0; it has to be 1 or more"),
         ({"stack_size": 1, "step_size": 1, "tail": "loop"}, "tail is 'loop'; allowed: drop, pad"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Windower(**arguments)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Settings of a `Windower`, and the windows that they mean, by their definition."""
+
+    num_frames: int
+    stack: int
+    step: int
+    interval: int
+    extra: int
+    tail: str
+
+    @classmethod
+    def random(cls, generator: random.Random) -> Case:
+        stack, interval = generator.randint(1, 5), generator.randint(1, 4)
+        steps = generator.randint(1, 24)
+        tail, extra = generator.choice(TAILS), generator.randint(0, 2)
+        return cls(generator.randint(0, 60), stack, steps, interval, extra, tail)
+
+    def items(self, start: int, count: int) -> list[int]:
+        """The frames of the video among `count` of them from `start` on, `interval` apart."""
+        frames = (start + n * self.interval for n in range(count))
+        return [frame for frame in frames if frame < self.num_frames]
+
+    def windows(self) -> list[tuple[list[int], int]]:
+        """Of each window the frames, the repeated ones too, and how many of its stack are real."""
+        num_items = self.stack + self.extra
+        found: list[tuple[list[int], int]] = []
+        covered: set[int] = set()
+        for start in range(0, self.num_frames, self.step):
+            own, items = self.items(start, self.stack), self.items(start, num_items)
+            if len(items) < num_items and (self.tail == "drop" or not set(own) - covered):
+                continue
+            covered |= set(own)
+            found.append((items + items[-1:] * (num_items - len(items)), len(own)))
+        return found
+
+    def windower(self) -> Windower[Any]:
+        return Windower(
+            stack_size=self.stack,
+            step_size=self.step,
+            interval=self.interval,
+            extra=self.extra,
+            tail=self.tail,
+        )
+
+
+CASES = [Case.random(random.Random(seed)) for seed in range(3000)]
+
+
+def push_all(case: Case) -> tuple[list[Window[int]], int]:
+    """The windows of `case`, and the most frames that were held."""
+    windower, most = case.windower(), 0
+    windows: list[Window[int]] = []
+    for frame in range(case.num_frames):
+        if windower.wants(frame):
+            windows += windower.push(frame, frame / FPS, 1 / FPS)
+        else:
+            windower.skip()
+        most = max(most, len(windower._held))
+    return windows + list(windower.finish()), most
+
+
+def test_intervals_and_extra_frames_equal_their_definition() -> None:
+    assert {(c.interval > 1, c.extra > 0, c.tail) for c in CASES} >= {
+        (wide, more, tail) for wide in (True, False) for more in (True, False) for tail in TAILS
+    }
+    for case in CASES:
+        windows, _ = push_all(case)
+        assert [(w.frames, w.valid_frames) for w in windows] == case.windows(), case
+        for window in windows:
+            last = window.frames[window.valid_frames - 1]
+            assert window.time_start == window.frames[0] / FPS, case
+            assert window.time_end == (last + 1) / FPS, case
+
+
+def test_no_more_is_held_than_an_incomplete_window() -> None:
+    for case in CASES:
+        num_items = case.stack + case.extra
+        span = (num_items - 1) * case.interval + 1
+        in_step = case.step % case.interval == 0
+        assert push_all(case)[1] < (num_items if in_step else span) or span == 1, case
+
+
+def test_wanted_are_the_frames_of_windows_and_no_others() -> None:
+    for case in CASES[:500]:
+        num_items = case.stack + case.extra
+        endless = range(0, 60, case.step)
+        wanted = {start + n * case.interval for start in endless for n in range(num_items)}
+        windower = case.windower()
+        assert [windower.wants(frame) for frame in range(60)] == [f in wanted for f in range(60)]
+
+
+def test_a_repeated_frame_can_have_a_stand_in() -> None:
+    windower: Windower[str] = Windower(stack_size=3, step_size=3, extra=1, tail="pad")
+    for number, frame in enumerate("abcde"):
+        for window in windower.push(frame, number / FPS, 1 / FPS):
+            assert window.frames == ["a", "b", "c", "d"]
+    (last,) = windower.finish(padding="still")
+    assert last.frames == ["d", "e", "still", "still"]
+    assert (last.time_start, last.time_end, last.valid_frames) == (3 / FPS, 5 / FPS, 2)
+
+
+def test_a_missing_extra_frame_shortens_no_window() -> None:
+    """The stack is all there: its frames are real and its time is that of a whole window."""
+    windower: Windower[int] = Windower(stack_size=4, step_size=4, extra=1, tail="pad")
+    assert [w for n in range(4) for w in windower.push(n, n / FPS, 1 / FPS)] == []
+    (only,) = windower.finish()
+    assert (only.frames, only.valid_frames, only.time_end) == ([0, 1, 2, 3, 3], 4, 4 / FPS)

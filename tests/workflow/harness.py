@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 from media_factory import write_video
 from reelstack import open_store
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
 from reelstack.store.manifest import read_manifest
 
 REPO = Path(__file__).resolve().parents[2]
@@ -37,7 +38,10 @@ BASIC_CONFIG: dict[str, Any] = {
 }
 """One set that reads re-encoded videos, and one that reads the sources."""
 
-RULES = ("probe", "reencode", "fetch_weights", "extract_r21d", "extract_resnet", "aggregate")
+FAMILIES = sorted({entry.family for entry in (*ENTRIES, *OPEN_ENTRIES)})
+EXTRACTIONS = tuple(f"extract_{family}" for family in FAMILIES)
+FETCHES = ("fetch_weights", "fetch_hf_weights", "fetch_timm_weights")
+RULES = ("probe", "reencode", *FETCHES, *EXTRACTIONS, "aggregate")
 
 
 @dataclass(frozen=True)

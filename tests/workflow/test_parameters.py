@@ -105,7 +105,10 @@ def test_new_weights_redo_every_set_of_their_model(project: Project) -> None:
     [
         ("probe/s000000.csv", jobs(probe=1, reencode=1, extract_r21d=2, aggregate=1)),
         ("reencode/fps25/s000000.csv", jobs(reencode=1, extract_r21d=1, aggregate=1)),
-        ("weights/r2plus1d_tiny_motion.json", jobs(fetch_weights=1, extract_r21d=2, aggregate=1)),
+        (
+            "weights/r2plus1d_tiny_motion.rgb.json",
+            jobs(fetch_weights=1, extract_r21d=2, aggregate=1),
+        ),
         ("provenance.json", jobs(aggregate=1)),
         ("plan/s000000.csv", {}),  # written again while parsing, with the same content
     ],

@@ -5,7 +5,9 @@ Steps: validate -> find videos -> bring the shard plan up to date (main process 
 processes read what it wrote, so that the plan never depends on what a node sees).
 """
 
+import re
 import sys
+from dataclasses import asdict
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
@@ -13,7 +15,6 @@ from snakemake.exceptions import WorkflowError
 
 from reelstack import versions
 from reelstack.errors import ReelstackError
-from reelstack.models.weights import catalogue_facts
 from reelstack.workflow import prepare
 
 # A --configfile stands alone: merging would add the demo's feature sets to the user's.
@@ -32,7 +33,12 @@ wildcard_constraints:
     shard=r"s\d{6}",
     encoding="|".join(CONFIG.encodings) or "none",
     set="|".join(CONFIG.feature_sets),
-    model="|".join(CONFIG.models),
+
+
+def records_pattern(*families):
+    """Wildcard pattern of the records whose checkpoints the rule of these families fetches."""
+    records = [r for r, c in CONFIG.checkpoints.items() if c.hub in (families or (None,))]
+    return "|".join(map(re.escape, records)) or "(?!)"
 
 
 def all_outputs():
@@ -43,7 +49,7 @@ def all_outputs():
         *expand("<results>/probe/{shard}.csv", shard=SHARDS),
         *reencode_tables(),
         *kept,
-        *expand("<results>/weights/{model}.json", model=CONFIG.models),
+        *expand("<results>/weights/{record}.json", record=CONFIG.checkpoints),
         *all_parts(),
         "<results>/manifest.csv",
         "<results>/provenance.json",
@@ -80,12 +86,13 @@ def sets_pattern(family):
     return "|".join(CONFIG.sets_of(family)) or "(?!)"
 
 
-def media_inputs(wildcards):
-    """The re-encoding that a set reads; nothing for a set that reads the sources."""
-    encoding = set_of(wildcards).encoding
-    if encoding is None:
-        return {}
-    return {
-        "encoding": f"<results>/reencode/{encoding}/{wildcards.shard}.csv",
-        "videos": f"<results>/reencoded/{encoding}/{wildcards.shard}",
-    }
+def extraction_inputs(wildcards):
+    """What a set reads besides the probe table: checkpoints, re-encoded videos, another set."""
+    feature_set, shard = set_of(wildcards), wildcards.shard
+    inputs = {"weights": [f"<results>/weights/{r}.json" for r in feature_set.records.values()]}
+    if encoding := feature_set.encoding:
+        inputs["encoding"] = f"<results>/reencode/{encoding}/{shard}.csv"
+        inputs["videos"] = f"<results>/reencoded/{encoding}/{shard}"
+    if other := feature_set.settings.get("align"):
+        inputs["aligned"] = f"<results>/features/{other}/{shard}.npz"
+    return inputs

@@ -1,19 +1,21 @@
-"""Weights: the checkpoint of every model in use, fetched once and verified.
+"""Weights: every checkpoint in use, fetched once and verified.
 
 Required: nothing, or the local checkpoints that the config names.
-Output: <results>/weights/<model>.json, a record of file, hash and origin per component.
+Output: <results>/weights/<model>.<component>.json, a record of file, hash and origin.
 Steps: download with resume -> verify against resources/weights.yaml -> write the record.
 """
 
 
 rule fetch_weights:
-    """Fetch a model's checkpoints, or take the local ones, and verify them."""
+    """Fetch a checkpoint, or take the local one, and verify it."""
     input:
-        local=lambda wildcards: list(CONFIG.weights.get(wildcards.model, {}).values()),
+        local=lambda wildcards: CONFIG.checkpoints[wildcards.record].inputs(),
     output:
-        record="<results>/weights/{model}.json",
+        record="<results>/weights/{record}.json",
     log:
-        "<logs>/fetch_weights/{model}.log",
+        "<logs>/fetch_weights/{record}.log",
+    wildcard_constraints:
+        record=records_pattern(),
     localrule: True
     conda:
         "../../envs/weights.yaml"
@@ -21,7 +23,27 @@ rule fetch_weights:
         mem_mb=1000,
         runtime=120,
     params:
-        catalogue=lambda wildcards: catalogue_facts(wildcards.model),
-        components=lambda wildcards: list(CONFIG.weights.get(wildcards.model, {})),
+        catalogue=lambda wildcards: CONFIG.checkpoints[wildcards.record].published(),
+        request=lambda wildcards: asdict(CONFIG.checkpoints[wildcards.record]),
     script:
         "../../scripts/fetch_weights.py"
+
+
+use rule fetch_weights as fetch_timm_weights with:
+    """Fetch a checkpoint of timm, which knows in which repository it is."""
+    log:
+        "<logs>/fetch_timm_weights/{record}.log",
+    wildcard_constraints:
+        record=records_pattern("timm"),
+    conda:
+        "../../envs/timm.yaml"
+
+
+use rule fetch_weights as fetch_hf_weights with:
+    """Fetch the folder of a model of transformers."""
+    log:
+        "<logs>/fetch_hf_weights/{record}.log",
+    wildcard_constraints:
+        record=records_pattern("hf"),
+    conda:
+        "../../envs/hf.yaml"

@@ -18,6 +18,7 @@ from reelstack.models.r21d import normalise, resize_and_crop
 from reelstack.models.registry import model_entry
 
 ENTRY = model_entry("r2plus1d_tiny_motion")
+assert ENTRY.stack_size is not None
 CLIP_FRAMES = ENTRY.stack_size
 CLIP_FPS = 25.0
 

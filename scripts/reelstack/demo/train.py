@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from reelstack.demo.dataset import augment, held_out_clip, pool_clip
 from reelstack.demo.motion import CLASSES
+from reelstack.models.networks.r21d_tiny import tiny_r2plus1d
 from reelstack.models.r21d import normalise
-from reelstack.models.r21d_tiny import tiny_r2plus1d
 
 _BATCH = 32
 _PEAK_LR = 3e-3

@@ -46,6 +46,13 @@ class RowWriter:
             self._files[name].write(np.ascontiguousarray(values).data)
         self.num_rows += len(next(iter(rows.values())))
 
+    def layout(self) -> dict[str, dict[str, Any]]:
+        """Array name → `dtype` and `shape` of one row."""
+        return {
+            name: {"dtype": dtype.name, "shape": list(shape)}
+            for name, (dtype, shape) in self._shapes.items()
+        }
+
     def close(self) -> None:
         """Write the final shapes and close the files."""
         for name, file in self._files.items():
@@ -93,7 +100,8 @@ class Part:
     Attributes:
         path: the file.
         rows: one dictionary per video, in the shard's order: `video_id`, `key`, `status`,
-            `error`, `num_windows` and what the extractor recorded.
+            `error`, `num_windows`, `arrays` (name → dtype and shape of a row) and what else the
+            job recorded.
         provenance: versions, device, weights and settings of the job that wrote it.
 
     Raises:
@@ -136,6 +144,10 @@ class Part:
                 count = min(step, shape[0] - start)
                 data = file.read(count * row_bytes)
                 yield name, np.frombuffer(data, dtype).reshape(count, *shape[1:])
+
+    def array(self, key: str, name: str) -> NDArray[Any]:
+        """One whole array of the video whose row has `key`."""
+        return np.concatenate([rows for found, rows in self.blocks(key) if found == name])
 
 
 def write_part(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,14 @@ import torch
 
 from reelstack.config import FeatureSet
 from reelstack.errors import UNUSABLE_STATUSES, DeviceError, StoreError, VideoError
-from reelstack.extract.api import CountedFrames, window_status
 from reelstack.extract.devices import device_slot
-from reelstack.extract.engine import WindowSettings, extract_windows
-from reelstack.extract.parts import Part, VideoFolder, write_part
+from reelstack.extract.parts import Part, RowWriter, VideoFolder, write_part
+from reelstack.extract.rows import Source, Times, VideoRows
+from reelstack.extract.video import extractor_of, video_rows
 from reelstack.files import digest, link_or_copy, locked, read_csv, state_folder
 from reelstack.ingest.journal import Journal, Row, finish_rows, require_unbroken
-from reelstack.media.frames import VideoReader
 from reelstack.models.base import Extractor
-from reelstack.models.registry import create_extractor
-from reelstack.models.weights import Checkpoint, read_record
+from reelstack.models.weights import Checkpoint, read_records
 from reelstack.provenance import library_versions
 
 log = logging.getLogger(__name__)
@@ -38,6 +36,8 @@ class ShardExtraction:
         checkpoints: component → verified checkpoint.
         gpus: the job's `gpu` resource, 0 for the CPU.
         threads: for decoding and, on the CPU, for the network.
+        aligned: the part of the set that this one is aligned with.
+        pictures: folder for the frames that the network reads, if the set keeps them.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class ShardExtraction:
         checkpoints: Mapping[str, Checkpoint],
         gpus: int,
         threads: int,
+        aligned: Part | None = None,
+        pictures: Path | None = None,
     ) -> None:
         self._set = feature_set
         self._state = state
@@ -55,9 +57,9 @@ class ShardExtraction:
         self._gpus = gpus
         self._threads = threads
         self._resources = ExitStack()
-        self._settings = WindowSettings(
-            feature_set.stack_size, feature_set.step_size, feature_set.tail, feature_set.top_k
-        )
+        self._aligned = {r["video_id"]: (aligned, r) for r in aligned.rows} if aligned else {}
+        self._pictures = pictures if feature_set.settings["keep_frames"] else None
+        self._labels: list[str] = []
         hashes = {component: c.sha256 for component, c in checkpoints.items()}
         self._parameters = {"set": feature_set.parameters(), "weights": hashes}
 
@@ -66,6 +68,7 @@ class ShardExtraction:
         kept = self._state / "part.npz"
         with locked(self._state / "lock"), self._resources:
             previous = Part(kept) if kept.exists() else None
+            self._labels = previous.provenance["labels"] if previous else []
             done = finish_rows(
                 rows,
                 journal=Journal(self._state / "rows.jsonl"),
@@ -75,7 +78,7 @@ class ShardExtraction:
             )
             require_unbroken(done, strict=strict)
             folders = {r["key"]: p for r in done if (p := self._state / r["key"]).is_dir()}
-            provenance = self._parameters | {"origins": _origins(done)}
+            provenance = self._parameters | {"labels": self._labels, "origins": _origins(done)}
             write_part(kept, done, folders=folders, previous=previous, provenance=provenance)
             link_or_copy(kept, part)
             for folder in self._state.glob("*/"):
@@ -84,6 +87,8 @@ class ShardExtraction:
     def _key(self, row: Row) -> str:
         """What the result depends on: the content, how it is read, and the parameters."""
         media = {k: row[k] for k in ("video_id", "sha256", "media_key", "media_status")}
+        if row["video_id"] in self._aligned:
+            media["aligned"] = self._aligned[row["video_id"]][1]["key"]
         return digest(self._parameters | media)
 
     def _has_payload(self, row: Row, previous: Part | None) -> bool:
@@ -101,51 +106,69 @@ class ShardExtraction:
                 "a GPU is free, but this environment's torch cannot use it: install a torch build "
                 "for its driver, or run on the CPU with --resources gpu=0"
             )
-        extractor = create_extractor(self._set.entry)
+        extractor = extractor_of(self._set)
         files = {component: c.path for component, c in self._checkpoints.items()}
         extractor.load(files, device=device, precision=self._set.precision)
         log.info("%s loaded on %s", self._set.model, device)
+        self._labels = list(extractor.class_names)
         return extractor
 
     def _extract(self, row: Row) -> Row:
-        if row["media_status"] in UNUSABLE_STATUSES:
+        if row["media_status"] in UNUSABLE_STATUSES and not self._hears(row):
             raise VideoError(row["media_status"], row["media_error"])
-        sampled = self._set.fps if self._set.fps_method == "sample" else None
         reencoded = self._set.fps_method == "reencode"
         if reencoded and not Path(row["media_path"]).is_file():
             raise StoreError(
                 f"{row['media_path']} is missing although it was re-encoded: run snakemake with "
                 "--forcerun reencode"
             )
-        extractor = self._extractor
-        with VideoReader(
-            row["media_path"], sample_fps=sampled, own_clock=reencoded, threads=self._threads
-        ) as reader:
-            frames = CountedFrames(reader)
-            with VideoFolder(self._state, self._key(row)) as writer:
-                for rows in extract_windows(frames, extractor, self._settings):
-                    unwanted = set(self._set.entry.streams) - set(self._set.streams)
-                    writer.append({n: v for n, v in rows.items() if n not in unwanted})
-        result = self._result(row, reader, frames.count, writer.num_rows)
+        source = Source(
+            Path(row["media_path"]),
+            own_clock=reencoded,
+            threads=self._threads,
+            windows=self._windows(row),
+            pictures=self._folder_of_pictures(row),
+        )
+        run = video_rows(source, self._set, self._extractor)
+        with VideoFolder(self._state, self._key(row)) as writer:
+            for rows in run.rows():
+                writer.append(rows)
+        result = self._result(row, run, writer)
         log.info("%s: %d windows, %s", row["video_id"], result["num_windows"], result["status"])
         return result
 
-    def _result(self, row: Row, reader: VideoReader, num_frames: int, num_windows: int) -> Row:
-        status, error = window_status(
-            num_windows=num_windows, num_frames=num_frames, settings=self._settings
-        )
-        problem = row["media_error"] or reader.problem
-        if problem:
-            status, error = "truncated", problem
-        return {
+    def _folder_of_pictures(self, row: Row) -> Path | None:
+        """Without those of the content that the video had before; other ids may lie below."""
+        if self._pictures is None:
+            return None
+        folder = self._pictures / str(row["video_id"])
+        for picture in folder.glob("*.jpg"):
+            picture.unlink()
+        return folder
+
+    def _hears(self, row: Row) -> bool:
+        """A file without pictures can have sound."""
+        return self._set.entry.reads == "audio" and row["media_status"] == "no_video"
+
+    def _windows(self, row: Row) -> Times | None:
+        """Those of the set that this one is aligned with."""
+        if row["video_id"] not in self._aligned:
+            return None
+        part, other = self._aligned[row["video_id"]]
+        if not other.get("num_windows"):
+            raise VideoError(other["status"], f"{self._set.settings['align']}: {other['error']}")
+        return part.array(other["key"], "time_start"), part.array(other["key"], "time_end")
+
+    def _result(self, row: Row, run: VideoRows, writer: RowWriter) -> Row:
+        status, error = run.status, run.error
+        if row["media_error"] and not self._hears(row):
+            status, error = "truncated", row["media_error"]
+        return run.facts | {
             "status": status,
             "error": error,
-            "num_windows": num_windows,
-            "frames_decoded": row["frames_decoded"] or reader.num_source_frames,
-            "frames_used": num_frames,
-            "fps": self._set.fps or round(reader.fps, 6),
-            "height": reader.height,
-            "width": reader.width,
+            "num_windows": writer.num_rows,
+            "arrays": writer.layout(),
+            "frames_decoded": row["frames_decoded"] or run.facts.get("frames_decoded"),
             "origin": digest(self._origin),
             "computed_by": self._origin,
         }
@@ -197,23 +220,28 @@ def shard_rows(
 
 def extract_shard(
     *,
-    feature_set: FeatureSet,
+    name: str,
+    parameters: Mapping[str, Any],
     probe_table: str,
     reencode_table: str | None,
     videos: str | None,
-    weights_record: str,
+    weights_records: Sequence[str],
+    aligned: str | None,
     part: str,
     gpus: int,
     threads: int,
     strict: bool,
 ) -> None:
-    """The whole job; paths as the rule names them."""
+    """The whole job; paths as the rule names them, `parameters` as the set's `parameters()`."""
+    feature_set = FeatureSet.from_parameters(name, parameters)
     extraction = ShardExtraction(
         feature_set,
         state=state_folder(part),
-        checkpoints=read_record(weights_record),
+        checkpoints=read_records(weights_records),
         gpus=gpus,
         threads=threads,
+        aligned=Part(aligned) if aligned else None,
+        pictures=Path(part).parents[2] / "frames" / feature_set.name,
     )
     rows = shard_rows(probe_table, reencode_table, videos)
     extraction.run(rows, Path(part), strict=strict)

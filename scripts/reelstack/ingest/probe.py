@@ -83,7 +83,8 @@ def packet_facts(container: Any, stream: Any) -> dict[str, Any]:
     times: list[int] = []
     rotation: int | None = None
     end = 0.0
-    with suppress(av.error.FFmpegError):  # at a cut the demuxer may give up
+    # At a cut the demuxer may give up; IndexError is PyAV's end of a file with late streams.
+    with suppress(av.error.FFmpegError, IndexError):
         for packet in container.demux():
             if packet.pts is None:
                 continue

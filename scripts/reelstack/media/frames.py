@@ -198,6 +198,10 @@ class VideoReader:
                 self._last_error = str(error)
                 yield None
                 return
+            except IndexError:
+                # PyAV's end of a file in which a stream appeared late (FLV, MPEG-PS)
+                yield None
+                return
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Frames in order; where some are lost, again from the start with one thread.

@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import cache
 
 from reelstack.files import CHECKOUT
-from reelstack.models.registry import ModelEntry
+from reelstack.models.entries import ModelEntry
 
 
-def class_names(entry: ModelEntry) -> tuple[str, ...]:
+def published_names(entry: ModelEntry) -> tuple[str, ...]:
     """The model's class names; empty where none are published."""
-    return _read(entry.labels) if entry.labels else ()
+    return read_names(entry.labels) if entry.labels else ()
 
 
 @cache
-def _read(name: str) -> tuple[str, ...]:
+def read_names(name: str) -> tuple[str, ...]:
+    """The lines of a file in `resources/`."""
     return tuple((CHECKOUT / "resources" / name).read_text("utf-8").splitlines())

@@ -6,6 +6,9 @@ Checkpoints: torchvision (18 layers, R3D, MC3) and ig65m-pytorch (34 layers).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +18,9 @@ from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 from typing_extensions import override
 
-from reelstack.models.base import SingleNetwork
-from reelstack.models.r21d_tiny import tiny_r2plus1d
-from reelstack.models.registry import ModelEntry
+from reelstack.models.base import ClipNetwork, Inputs
+from reelstack.models.entries import ModelEntry
+from reelstack.models.networks.r21d_tiny import tiny_r2plus1d
 
 MEAN = (0.43216, 0.394666, 0.37645)
 STD = (0.22803, 0.22145, 0.216989)
@@ -54,16 +57,19 @@ NETWORKS = {
 }
 
 
+def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, H, W, 3) uint8 RGB → (N, 3, *size) float32 in [0, 1], bilinear, not antialiased."""
+    planes = pixels.permute(0, 3, 1, 2).float() / 255
+    return functional.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+
+
 def resize_and_crop(pixels: Tensor, *, size: tuple[int, int], crop: int) -> Tensor:
     """(N, H, W, 3) uint8 RGB → (N, 3, crop, crop) float32 in [0, 1].
 
     Bilinear to exactly `size` (height, width) without antialiasing, then the centre.
     """
     top, left = (round((side - crop) / 2) for side in size)
-    scaled = functional.interpolate(
-        pixels.permute(0, 3, 1, 2).float() / 255, size=size, mode="bilinear", align_corners=False
-    )
-    return scaled[..., top : top + crop, left : left + crop]
+    return resize(pixels, size)[..., top : top + crop, left : left + crop]
 
 
 def normalise(planes: Tensor) -> Tensor:
@@ -72,32 +78,32 @@ def normalise(planes: Tensor) -> Tensor:
     return (planes - planes.new_tensor(MEAN).view(shape)) / planes.new_tensor(STD).view(shape)
 
 
-class VideoResNetExtractor(SingleNetwork):
+class VideoResNetExtractor(ClipNetwork):
     """float [0, 1] → bilinear to `resize` → centre crop → normalise; features after pooling."""
 
     @override
-    def build_network(self) -> nn.Module:
+    def build_network(self, state: Mapping[str, Tensor]) -> nn.Module:
         network: nn.Module = NETWORKS[self.entry.options["network"]](self.entry.num_classes)
         return network
 
     @override
-    def memory_format(self) -> torch.memory_format:
-        single = self.device.type == "cpu" and torch.get_num_threads() == 1
-        # Measured, see docs/performance.md: a third faster with two threads, slower with one.
-        return torch.contiguous_format if single else torch.channels_last_3d
-
-    @override
-    def preprocess(self, frames: NDArray[np.uint8]) -> Tensor:
+    def preprocess(
+        self, frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None
+    ) -> Inputs:
         options = self.entry.options
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
-        return normalise(resize_and_crop(pixels, size=options["resize"], crop=options["crop"]))
+        scaled = resize_and_crop(pixels, size=options["resize"], crop=options["crop"])
+        return {"rgb": normalise(scaled)}
 
     @override
-    def arrange(self, windows: Tensor) -> Tensor:
-        clips = windows.transpose(1, 2)
-        return clips.contiguous(memory_format=self.layout)
+    def resized(self, frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        pixels = torch.from_numpy(np.ascontiguousarray(frames))
+        scaled = resize(pixels, self.entry.options["resize"]) * 255
+        return list(scaled.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
-def build(entry: ModelEntry) -> VideoResNetExtractor:
+def build(
+    entry: ModelEntry, streams: Sequence[str], settings: Mapping[str, Any]
+) -> VideoResNetExtractor:
     """The family's extractor for `entry`."""
-    return VideoResNetExtractor(entry)
+    return VideoResNetExtractor(entry, streams, settings)

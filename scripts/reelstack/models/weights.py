@@ -1,31 +1,33 @@
-"""Weights: the catalogue, downloads that resume, verification, and where the files are.
+"""Weights: the catalogue, verification, and where the files are.
 
 Nothing here imports torch: verifying is hashing. Reading is `reelstack.models.checkpoint`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import time
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
-from tqdm import tqdm
 
-from reelstack.errors import WeightsError
+from reelstack.errors import ConfigError, WeightsError
 from reelstack.files import CHECKOUT, locked, sha256_of, write_text
-from reelstack.models.registry import ModelEntry
+from reelstack.ingest.inputs import resolve
+from reelstack.models.download import download
+from reelstack.models.entries import ModelEntry
+from reelstack.models.registry import missing_package, model_entry
+
+HUB_FAMILIES = ("hf", "timm")
+"""Their checkpoints are repositories of the Hugging Face Hub."""
 
 CATALOGUE = CHECKOUT / "resources" / "weights.yaml"
-ATTEMPTS = 5
-TIMEOUT_SECONDS = 60
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,15 @@ class CatalogueEntry:
         licence, origin, format: as published; `format` names the layout of the keys.
         url: to download from; None for one that ships with the checkout.
         file: path in the checkout of one that ships with it.
-        sha256: full digest, or the published prefix of at least 8 hex digits.
+        sha256: full digest, or the published prefix of at least 8 hex digits; None where none
+            is published: the record then says what was downloaded.
         size_bytes: None if not published.
     """
 
     licence: str
     origin: str
     format: str
-    sha256: str
+    sha256: str | None
     url: str | None = None
     file: str | None = None
     size_bytes: int | None = None
@@ -51,7 +54,7 @@ class CatalogueEntry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified file: `file` is relative to the checkout if inside, else absolute."""
+    """A verified file or folder: `file` is relative to the checkout if inside, else absolute."""
 
     file: str
     sha256: str
@@ -60,8 +63,57 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """Where the file is on this machine."""
+        """Where it is on this machine."""
         return CHECKOUT / self.file
+
+
+@dataclass(frozen=True)
+class Request:
+    """One checkpoint to have.
+
+    Attributes:
+        local: a file (or the folder of an `hf/…` model) in the published format, in place of a
+            download.
+        revision, local_files_only: of a repository, for `hf/…` models.
+    """
+
+    model: str
+    component: str
+    local: str | None = None
+    revision: str = "main"
+    local_files_only: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        entry: ModelEntry,
+        component: str,
+        settings: Mapping[str, Any],
+        local: str | os.PathLike[str] | None = None,
+    ) -> Request:
+        """The request of a set with these settings."""
+        own = {k: settings[k] for k in ("revision", "local_files_only") if k in settings}
+        folder = resolve(entry.name.removeprefix("hf/")) if entry.family == "hf" else None
+        if local is None and folder is not None and folder.is_dir():
+            local = folder
+        return cls(entry.name, component, None if local is None else os.fspath(local), **own)
+
+    @property
+    def hub(self) -> str | None:
+        """The family whose package fetches it; None for a local file and for a download."""
+        family = model_entry(self.model).family
+        return family if self.local is None and family in HUB_FAMILIES else None
+
+    def inputs(self) -> list[str]:
+        """The local files, as inputs of a rule."""
+        if self.local is None or not Path(self.local).is_dir():
+            return [] if self.local is None else [self.local]
+        return [str(file) for file in model_files(Path(self.local))]
+
+    def published(self) -> dict[str, Any] | None:
+        """The catalogue's entry as plain data, for the rule's `params`."""
+        entry = catalogue().get(self.model, {}).get(self.component)
+        return None if entry is None else asdict(entry)
 
 
 @cache
@@ -74,34 +126,18 @@ def catalogue() -> Mapping[str, Mapping[str, CatalogueEntry]]:
     }
 
 
-def catalogue_facts(model: str) -> dict[str, Any]:
-    """The catalogue's entries of a model as plain data, for a rule's `params`."""
-    return {c: asdict(entry) for c, entry in catalogue().get(model, {}).items()}
-
-
 def weights_folder() -> Path:
     """Where downloads are kept, for all datasets: $REELSTACK_WEIGHTS or resources/weights."""
     return Path(os.environ.get("REELSTACK_WEIGHTS") or CHECKOUT / "resources" / "weights")
 
 
-def ensure_weights(
-    entry: ModelEntry, local: Mapping[str, str | Path] | None = None
-) -> dict[str, Checkpoint]:
-    """Have every component's checkpoint on disk, verified; download what is missing.
-
-    Args:
-        local: component → path of a checkpoint in the published format, in place of a download.
-
-    Raises:
-        WeightsError: if a file is missing, cannot be downloaded or has the wrong hash.
-    """
-    return {c: _ensure_component(entry, c, (local or {}).get(c)) for c in entry.components}
-
-
 def weights_states(entry: ModelEntry) -> tuple[str, str]:
     """Licences of a model's checkpoints, and whether they are on disk, for the table of models."""
     published = catalogue().get(entry.name, {})
-    licences = {c.licence.split(";")[0] for c in published.values()}
+    if not published:
+        hub = entry.family in HUB_FAMILIES
+        return ("of the repository", "to fetch") if hub else ("", "give your own")
+    licences = {re.split(r"[;(]", c.licence)[0].strip() for c in published.values()}
     states = {
         "in the checkout" if c.file else "fetched" if _download_path(c).exists() else "to fetch"
         for c in published.values()
@@ -114,17 +150,41 @@ def _download_path(published: CatalogueEntry) -> Path:
     return weights_folder() / published.url.rsplit("/", 1)[-1]
 
 
-def _ensure_component(entry: ModelEntry, component: str, local: str | Path | None) -> Checkpoint:
-    if local is not None:
-        if not Path(local).is_file():
-            raise WeightsError(f"weights of {entry.name} ({component}): {local} is no file")
-        return _checkpoint(Path(local), source=f"local file {Path(local).name}")
-    published = catalogue().get(entry.name, {}).get(component)
-    if published is None:
-        raise WeightsError(
-            f"{entry.name} ({component}) is not in {CATALOGUE}: name a local checkpoint as "
-            f"weights: {{{entry.name}: {{{component}: PATH}}}}"
-        )
+def not_a_checkpoint(path: Path, entry: ModelEntry) -> str:
+    """What a local path is not: "no file" or, of an `hf/…` model, "no folder"; "" if it is one."""
+    if entry.family == "hf":
+        return "" if path.is_dir() else "no folder"
+    return "" if path.is_file() else "no file"
+
+
+def ensure_checkpoint(request: Request) -> Checkpoint:
+    """Have a checkpoint on disk, verified; download it if it is missing.
+
+    Raises:
+        WeightsError: if it is missing, cannot be downloaded or has the wrong hash.
+        ConfigError: if the package that fetches it is not installed.
+    """
+    model, component = request.model, request.component
+    if request.local is not None:
+        path = Path(request.local)
+        if missing := not_a_checkpoint(path, model_entry(model)):
+            raise WeightsError(f"weights of {model} ({component}): {path} is {missing}")
+        return _checkpoint(path, source=f"local file {path.name}")
+    published = catalogue().get(model, {}).get(component)
+    if published is not None:
+        return _published(model, published)
+    if request.hub:
+        try:
+            return _from_hub(request)
+        except ModuleNotFoundError as error:
+            raise ConfigError(missing_package(model_entry(model), error.name)) from error
+    raise WeightsError(
+        f"no checkpoint of {model} ({component}) is published: name a local one in the config as "
+        f"weights: {{{model}: {{{component}: PATH}}}}, or as `weights` of extract_video"
+    )
+
+
+def _published(model: str, published: CatalogueEntry) -> Checkpoint:
     if published.file:
         path = CHECKOUT / published.file
     else:
@@ -133,88 +193,69 @@ def _ensure_component(entry: ModelEntry, component: str, local: str | Path | Non
             if not path.exists():
                 download(str(published.url), path, size_bytes=published.size_bytes)
     checkpoint = _checkpoint(path, source=published.url or str(published.file))
-    if not checkpoint.sha256.startswith(published.sha256):
+    if not checkpoint.sha256.startswith(published.sha256 or ""):
         raise WeightsError(
             f"checkpoint {path} has sha256 {checkpoint.sha256}, but {published.sha256} is "
-            f"published for {entry.name}: the file is corrupt or another one. Delete it to have "
+            f"published for {model}: the file is corrupt or another one. Delete it to have "
             "it fetched again, or name it in the config under `weights` to use it as it is."
         )
     return checkpoint
 
 
+def _from_hub(request: Request) -> Checkpoint:
+    from reelstack.models import hub  # an extra; only these models need it
+
+    if request.hub == "timm":
+        file = hub.timm_checkpoint(request.model.removeprefix("timm/"))
+        return _checkpoint(file, source=f"timm {file.parent.name}")
+    repo = request.model.removeprefix("hf/")
+    folder, commit = hub.snapshot(
+        repo, revision=request.revision, local_files_only=request.local_files_only
+    )
+    return _checkpoint(folder, source=f"{repo} at {commit}")
+
+
 def _checkpoint(path: Path, *, source: str) -> Checkpoint:
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"checkpoint {path} is missing from the checkout; restore it with git")
-    path = path.resolve()
+    path = Path(os.path.abspath(path))  # a link may lead to a file without a suffix
     inside = path.is_relative_to(CHECKOUT)
     file = path.relative_to(CHECKOUT).as_posix() if inside else str(path)
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in model_files(path))
+        return Checkpoint(file, folder_digest(path), size, source)
     return Checkpoint(file, sha256_of(path), path.stat().st_size, source)
 
 
-def download(
-    url: str, path: Path, *, size_bytes: int | None = None, attempts: int = ATTEMPTS
-) -> None:
-    """Fetch `url` to `path`, resuming what an earlier try left in `<path>.part`.
+def folder_digest(folder: Path) -> str:
+    """The sha256 over the names and hashes of a folder's `model_files`."""
+    lines = [f"{file.name} {sha256_of(file)}" for file in model_files(folder)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that a model is read from."""
+    return sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors"))
+
+
+def write_record(path: Path | str, request: Request, checkpoint: Checkpoint) -> None:
+    """Write the record of a checkpoint, an input of the extraction jobs that read it."""
+    facts = {"component": request.component, **asdict(checkpoint)}
+    write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def read_records(paths: Iterable[Path | str]) -> dict[str, Checkpoint]:
+    """Component → checkpoint of the records of one feature set.
 
     Raises:
-        WeightsError: after `attempts` failures, with the last reason and the offline way.
+        WeightsError: if one of the files has gone since.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    for attempt in range(1, attempts + 1):
-        try:
-            _fetch(url, part, size_bytes=size_bytes)
-            os.replace(part, path)
-            return
-        except (requests.RequestException, OSError) as error:
-            final = isinstance(error, requests.HTTPError) and error.response.status_code < 500
-            if attempt == attempts or final:
-                raise WeightsError(
-                    f"{url} could not be downloaded ({error}). Without network: put the file at "
-                    f"{path}, or name it in the config under `weights`."
-                ) from error
-            time.sleep(min(2.0**attempt, 30.0) / 2)
-
-
-def _fetch(url: str, part: Path, *, size_bytes: int | None) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-        if have and answer.status_code == 416:
-            part.unlink()  # longer than the file: a leftover of another version
-            raise requests.ConnectionError("the partial download did not fit; starting over")
-        answer.raise_for_status()
-        resumed = answer.status_code == 206
-        have = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else size_bytes
-        with (
-            open(part, "ab" if resumed else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem) as bar,
-        ):
-            for chunk in answer.iter_content(_CHUNK_BYTES):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and part.stat().st_size != total:
-        raise requests.ConnectionError(f"got {part.stat().st_size} of {total} bytes")
-
-
-def write_record(path: Path | str, model: str, checkpoints: Mapping[str, Checkpoint]) -> None:
-    """Write a model's weights record, the input of its extraction jobs."""
-    components = {c: asdict(checkpoint) for c, checkpoint in checkpoints.items()}
-    write_text(path, json.dumps({"model": model, "components": components}, indent=1) + "\n")
-
-
-def read_record(path: Path | str) -> dict[str, Checkpoint]:
-    """The checkpoints of a weights record.
-
-    Raises:
-        WeightsError: if one of them has gone since.
-    """
-    content = json.loads(Path(path).read_text())
-    checkpoints = {c: Checkpoint(**facts) for c, facts in content["components"].items()}
-    for checkpoint in checkpoints.values():
-        if not checkpoint.path.is_file():
+    checkpoints = {}
+    for path in paths:
+        facts = json.loads(Path(path).read_text())
+        component = facts.pop("component")
+        checkpoint = checkpoints[component] = Checkpoint(**facts)
+        if not checkpoint.path.exists():
             raise WeightsError(
                 f"checkpoint {checkpoint.path} has gone since {path} was written: delete {path} "
                 "and run snakemake again"

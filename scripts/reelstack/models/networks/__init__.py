@@ -1,0 +1,1 @@
+"""Networks with the parameter names of the published checkpoints."""
