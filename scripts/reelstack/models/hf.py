@@ -26,6 +26,7 @@ from transformers import (
     AutoModelForVideoClassification,
     AutoVideoProcessor,
 )
+from transformers.utils.logging import disable_progress_bar
 from typing_extensions import override
 
 from reelstack.errors import ConfigError, WeightsError
@@ -89,6 +90,7 @@ class HuggingFaceExtractor(Extractor):
 
     @override
     def load_networks(self, weights: Mapping[str, Path]) -> None:
+        disable_progress_bar()  # loading takes a moment, and a job's log is no screen
         folder = with_safetensors(weights["rgb"])
         kind = model_type(folder, self.entry.name)
         try:
