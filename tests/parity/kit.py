@@ -117,9 +117,13 @@ def cases() -> list[Case]:
     return found
 
 
-def find_case(model: str, media: str, label: str = "") -> Case:
+def find_case(media: str, feature_set: dict[str, Any]) -> Case:
+    """The reference of a model on a video with the settings of a feature set."""
+    settings = {k: v for k, v in feature_set.items() if k in (*NUMBERS, "streams")}
     (case,) = [
-        c for c in cases() if c.model == model and c.media.stem == media and label in c.label
+        case
+        for case in cases()
+        if (case.model, case.media.stem, case.options) == (feature_set["model"], media, settings)
     ]
     return case
 

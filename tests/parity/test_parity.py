@@ -93,7 +93,8 @@ def test_reference_of_a_network(name: str, weights: Weights) -> None:
 
 def test_a_step_beyond_the_window_is_the_one_asked_for(weights: Weights) -> None:
     """The tool goes on right after the window; the first row is the same."""
-    case = find_case("i3d_kinetics400", "v_GGSY1Qvo990_fps5")
+    settings = {"streams": ["rgb"], "stack_size": 16, "step_size": 17}
+    case = find_case("v_GGSY1Qvo990_fps5", {"model": "i3d_kinetics400", **settings})
     assert case.settings["step_size"] == "40"
     options = case.options | {"step_size": 40}
     features = extract_video(
@@ -204,7 +205,7 @@ def test_the_workflow_and_the_export_give_the_references(
     """One reference of each family, read back from the store and from .npy files."""
     from workflow.harness import Project
 
-    found = {name: find_case(s["model"], run.video, "") for name, s in run.sets.items()}
+    found = {name: find_case(run.video, s) for name, s in run.sets.items()}
     project = Project(tmp_path / "project")
     project.configure(
         videos=[str(KIT / "media" / f"{run.video}.mp4")],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reelstack.errors import WeightsError
@@ -192,3 +195,30 @@ def test_no_pattern_excuses_a_missing_parameter(tmp_path: Path, state: dict) -> 
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"1 missing: 0\.bias"):
         load(network(), tmp_path / "w.pth", ignored=r".*bias")
+
+
+def test_logs_of_a_trainer_beside_the_tensors_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmengine's checkpoints hold its log buffers and numbers of numpy; its package is not here."""
+    name = "mmengine.logging.history_buffer"
+    module = types.ModuleType(name)
+    buffer = type("HistoryBuffer", (), {"__module__": name})
+    module.HistoryBuffer = buffer  # type: ignore[attr-defined]
+    log = buffer()
+    log.history, log.count = np.arange(3.0), np.int64(3)
+    for package in ("mmengine", "mmengine.logging", name):
+        monkeypatch.setitem(sys.modules, package, module)
+    content = {"meta": {"accuracy": np.float64(0.7)}, "message_hub": {"log": log}}
+    torch.save({**content, "state_dict": network().state_dict()}, tmp_path / "w.pth")
+    for package in ("mmengine", "mmengine.logging", name):
+        monkeypatch.delitem(sys.modules, package)
+    assert read_state_dict(tmp_path / "w.pth").keys() == network().state_dict().keys()
+
+
+def test_a_network_saved_from_data_parallel(tmp_path: Path) -> None:
+    parallel = {f"module.{key}": value for key, value in network().state_dict().items()}
+    target = network()
+    load_state(target, parallel, path=tmp_path / "w.pth", model="some_model")
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, parallel[f"module.{key}"])

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from reelstack.errors import VideoError
 from reelstack.extract import engine
 from reelstack.extract.engine import WindowSettings, extract_windows
 from reelstack.models.base import Extractor, Inputs
 from reelstack.models.entries import ModelEntry
 from torch import Tensor
+from typing_extensions import override
 
 ENTRY = ModelEntry("pairs", "none", 2, 1, None, 0, None, None, streams=("flow",))
 NOTHING = -1
@@ -176,3 +178,20 @@ def test_a_frame_of_another_size_is_offered_with_the_one_before(
     frames: Any = [Numbered(n, height=4 if n < 5 else 8) for n in range(10)]
     list(extract_windows(frames, Pairs(), WindowSettings(2, 1, "drop", 0)))
     assert asked == [(4, 5)]
+
+
+class Maps(Pairs):
+    """The item of a frame has its size, as optical flow has."""
+
+    @override
+    def preprocess(
+        self, frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None
+    ) -> Inputs:
+        return {"flow": torch.zeros(len(frames), 2, *frames.shape[1:3])}
+
+
+def test_a_size_that_changes_in_a_gap_between_windows_is_a_broken_video() -> None:
+    frames: Any = [Numbered(n, height=4 if n < 5 else 8) for n in range(10)]
+    with pytest.raises(VideoError, match="the frame size changes within the video") as caught:
+        list(extract_windows(frames, Maps(), WindowSettings(2, 6, "drop", 0)))
+    assert caught.value.status == "unreadable"

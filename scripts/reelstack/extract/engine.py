@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reelstack.errors import VideoError
 from reelstack.media.frames import Frame
 from reelstack.media.windows import Window, Windower
 from reelstack.models.base import Extractor
@@ -95,6 +96,7 @@ class _Preprocessing:
         self._pads = settings.tail == "pad"
         self._chunk: list[tuple[NDArray[np.uint8], Frame]] = []
         self._before: NDArray[np.uint8] | None = None
+        self._shapes: dict[str, torch.Size] | None = None
 
     def windows(self, frames: Iterable[Frame]) -> Iterator[Window[Item]]:
         for position, frame in enumerate(frames):
@@ -119,11 +121,22 @@ class _Preprocessing:
         inputs = self._extractor.preprocess(
             np.stack([pixels for pixels, _ in self._chunk]), self._before
         )
+        self._require_one_shape({name: values.shape[1:] for name, values in inputs.items()})
         for number, (_, frame) in enumerate(self._chunk):
             item = {name: values[number] for name, values in inputs.items()}
             yield from self._windower.push(item, frame.time, frame.duration)
         self._before = self._chunk[-1][0]
         self._chunk.clear()
+
+    def _require_one_shape(self, shapes: dict[str, torch.Size]) -> None:
+        """Maps have the size of their frames, and a video can change that between two windows."""
+        if self._shapes not in (None, shapes):
+            raise VideoError(
+                "unreadable",
+                "the frame size changes within the video, and rows of this model have the size of "
+                "the frames; fps.method: reencode gives all frames one size",
+            )
+        self._shapes = shapes
 
     def _repeated_last(self) -> Item | None:
         """The item of a frame that repeats the last one: it has moved nothing since."""
