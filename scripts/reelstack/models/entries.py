@@ -104,11 +104,12 @@ def _resnet(depth: int, feature_dim: int, gmac: float) -> ModelEntry:
     return ModelEntry(name, "resnet", 1, 1, feature_dim, 1000, IMAGENET, gmac, timestamps="start")
 
 
-def _flow(name: str, gmac: float) -> ModelEntry:
+def _flow(name: str, gmac: float, *, memory_mb: int = 4000) -> ModelEntry:
     """Optical flow of consecutive frames: rows (2, H, W), so D is not one number.
 
     Args:
         gmac: of a pair of 256×341 within a video, where a frame is encoded once for two pairs.
+        memory_mb: for videos of 1080p at their own size.
     """
     return ModelEntry(
         name,
@@ -119,6 +120,7 @@ def _flow(name: str, gmac: float) -> ModelEntry:
         0,
         None,
         gmac,
+        memory_mb=memory_mb,
         least_stack=2,
         streams=("flow",),
         components=("flow",),
@@ -172,7 +174,7 @@ def _torchvision_video(
     )
 
 
-def _clip(name: str, feature_dim: int, gmac: float) -> ModelEntry:
+def _clip(name: str, feature_dim: int, gmac: float, *, memory_mb: int = 4000) -> ModelEntry:
     return ModelEntry(
         f"clip/{name}",
         "clip",
@@ -182,6 +184,7 @@ def _clip(name: str, feature_dim: int, gmac: float) -> ModelEntry:
         None,
         None,
         gmac,
+        memory_mb=memory_mb,
         settings={"labels": None, "prompt": "a photo of {}"},
         extra="clip",
         timestamps="start",
@@ -227,10 +230,10 @@ ENTRIES = (
         settings={"flow": "raft"},
         timestamps="end",
     ),
-    _flow("raft_sintel", 87.5),
-    _flow("raft_kitti", 87.5),
-    _flow("raft_large", 58.0),
-    _flow("raft_small", 15.3),
+    _flow("raft_sintel", 87.5, memory_mb=10000),
+    _flow("raft_kitti", 87.5, memory_mb=10000),
+    _flow("raft_large", 58.0, memory_mb=10000),
+    _flow("raft_small", 15.3, memory_mb=10000),
     _flow("pwc_sintel", 17.5),
     ModelEntry("s3d_kinetics400", "s3d", 64, 64, 1024, 400, KINETICS, 71.92, least_stack=13),
     ModelEntry(
@@ -269,8 +272,8 @@ ENTRIES = (
     _torchvision_video("s3d_torchvision", 1024, 143.83, network="s3d", stack=128, least_stack=13),
     _clip("ViT-B-32", 512, 4.41),
     _clip("ViT-B-16", 512, 17.56),
-    _clip("ViT-L-14", 768, 81.01),
-    _clip("ViT-L-14@336px", 768, 190.96),
+    _clip("ViT-L-14", 768, 81.01, memory_mb=6000),
+    _clip("ViT-L-14@336px", 768, 190.96, memory_mb=6000),
     _clip("RN50", 1024, 6.11),
     _clip("RN101", 512, 9.77),
     _clip("RN50x4", 640, 21.28),

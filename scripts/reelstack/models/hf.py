@@ -223,14 +223,20 @@ def load_network(folder: Path, config: Any) -> Any:
         dtype=torch.float32,
         use_safetensors=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are listed below
         **_LOCAL,
     )
-    missing = sorted(key for key in report["missing_keys"] if not _UNUSED.fullmatch(key))
-    if missing:
-        raise WeightsError(
-            f"{folder} is not a complete {type(network).__name__}: {len(missing)} missing: "
-            f"{', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}"
-        )
+    missing = [key for key in report["missing_keys"] if not _UNUSED.fullmatch(key)]
+    shapes = [
+        f"{key} {tuple(found)} instead of {tuple(expected)}"
+        for key, found, expected in report["mismatched_keys"]
+    ]
+    for kind, keys in (("missing", missing), ("wrong shape", shapes)):
+        if keys:
+            raise WeightsError(
+                f"{folder} is not a complete {type(network).__name__}: {len(keys)} {kind}: "
+                f"{', '.join(sorted(keys)[:8])}{' …' if len(keys) > 8 else ''}"
+            )
     if report["unexpected_keys"]:
         _log.info("%s: not used: %s", folder, ", ".join(sorted(report["unexpected_keys"])))
     return network

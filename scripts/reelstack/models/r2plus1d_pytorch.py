@@ -36,7 +36,7 @@ class R2Plus1DPytorchExtractor(ClipNetwork):
     @override
     def build_network(self, state: Mapping[str, Tensor]) -> nn.Module:
         classes = len(state["linear.weight"]) if "linear.weight" in state else 1
-        if self.class_names and len(self.class_names) != classes:
+        if self.class_names and len(self.class_names) != classes and "linear.weight" in state:
             raise ConfigError(
                 f"labels has {len(self.class_names)} names, but the checkpoint of "
                 f"{self.entry.name} has {classes} classes: name them all, in the order of the "
