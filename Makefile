@@ -30,6 +30,7 @@ bench: .venv/.run ## measure speed and memory; prints ratios
 	$(BIN)/python tests/bench/plan.py
 	$(BIN)/python tests/bench/memory.py
 	$(BIN)/python tests/bench/wall_time.py
+	$(BIN)/python tests/bench/models.py
 
 lock: ## renew the hash-pinned locks (needs uv)
 	uv pip compile pyproject.toml --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header -o requirements.lock

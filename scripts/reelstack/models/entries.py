@@ -277,8 +277,8 @@ ENTRIES = (
     _clip("RN50", 1024, 6.11),
     _clip("RN101", 512, 9.77),
     _clip("RN50x4", 640, 21.28),
-    _clip("RN50x16", 768, 74.7),
-    _clip("RN50x64", 1024, 264.55),
+    _clip("RN50x16", 768, 74.7, memory_mb=5000),
+    _clip("RN50x64", 1024, 264.55, memory_mb=9000),
 )
 
 OPEN_ENTRIES = (
