@@ -15,7 +15,8 @@ from tabulate import tabulate
 
 from reelstack.errors import ConfigError, ReelstackError
 from reelstack.features import Predictions
-from reelstack.models.entries import OPEN_ENTRIES, ModelEntry
+from reelstack.models.entries import OPEN_ENTRIES
+from reelstack.models.entry import ModelEntry
 from reelstack.models.registry import MODELS
 
 

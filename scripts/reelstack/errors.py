@@ -56,6 +56,11 @@ class VideoError(ReelstackError):
         super().__init__(message)
         self.status = status
 
+    def about(self, path: object) -> VideoError:
+        """The same error with a message that begins with the path."""
+        text = str(self)
+        return self if text.startswith(str(path)) else VideoError(self.status, f"{path}: {text}")
+
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the closest allowed spelling, or an empty string."""

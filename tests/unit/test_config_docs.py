@@ -12,7 +12,8 @@ import yaml
 from reelstack.config.schema import SCHEMA_PATH
 from reelstack.config.sets import SHARED_KEYS
 from reelstack.files import CHECKOUT
-from reelstack.models.entries import ENTRIES, OPEN_ENTRIES, ModelEntry
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
+from reelstack.models.entry import ModelEntry
 
 README = CHECKOUT / "config" / "README.md"
 SCHEMA: dict[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())

@@ -15,7 +15,8 @@ from reelstack.errors import ConfigError, WeightsError
 from reelstack.files import CHECKOUT
 from reelstack.models.base import Extractor, Inputs, SingleNetwork
 from reelstack.models.checkpoint import read_state_dict
-from reelstack.models.entries import COMMON_SETTINGS, ENTRIES, OPEN_ENTRIES, ModelEntry
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
+from reelstack.models.entry import COMMON_SETTINGS, ModelEntry
 from reelstack.models.folding import fold_batch_norm
 from reelstack.models.labels import published_names
 from reelstack.models.registry import MODELS, create_extractor, model_entry

@@ -14,7 +14,7 @@ from reelstack.errors import VideoError
 from reelstack.extract import engine
 from reelstack.extract.engine import WindowSettings, extract_windows
 from reelstack.models.base import Extractor, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from torch import Tensor
 from typing_extensions import override
 

@@ -14,7 +14,8 @@ from reelstack.config import Config, FeatureSet, load_config
 from reelstack.errors import ConfigError
 from reelstack.extract import api
 from reelstack.files import CHECKOUT
-from reelstack.models.entries import COMMON_SETTINGS, OPEN_ENTRIES
+from reelstack.models.entries import OPEN_ENTRIES
+from reelstack.models.entry import COMMON_SETTINGS
 from reelstack.models.registry import MODELS, create_extractor, model_entry
 from reelstack.models.weights import Request, ensure_checkpoint
 

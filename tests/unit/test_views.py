@@ -16,7 +16,7 @@ from reelstack.extract.engine import WindowSettings
 from reelstack.extract.views import extract_views
 from reelstack.media.clips import clip_indices
 from reelstack.models.base import Extractor, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from torch import Tensor
 
 CLASSES = 5

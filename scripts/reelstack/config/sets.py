@@ -12,14 +12,12 @@ from typing import Any
 from reelstack.errors import ConfigError, nearest
 from reelstack.files import digest
 from reelstack.ingest.inputs import resolve
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.registry import model_entry
 
 WINDOW_KEYS = ("stack_size", "step_size", "frame_interval", "fps", "total")
 SHARED_KEYS = ("model", "streams", *WINDOW_KEYS, "tail", "precision", "predictions")
 """Keys of every set; the others are settings of some models."""
-
-NOT_OF_SOUND = (*WINDOW_KEYS, "keep_frames")
 
 STORE_SETTINGS = ("size",)
 """Settings that say how the store keeps the rows, not what they are computed from."""
@@ -160,7 +158,7 @@ def _settings(
     where: str, entry: ModelEntry, given: Mapping[str, Any], sets: Mapping[str, Any]
 ) -> dict[str, Any]:
     refused = [key for key in given if key not in SHARED_KEYS and key not in entry.settings]
-    refused += [key for key in NOT_OF_SOUND if entry.reads == "audio" and key in given]
+    refused += [key for key in WINDOW_KEYS if entry.reads == "audio" and key in given]
     if refused:
         raise ConfigError(
             f"{where}.{refused[0]} is set, but {entry.name} has no use for it; its own keys: "

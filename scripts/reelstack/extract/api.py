@@ -11,7 +11,7 @@ import torch
 from typing_extensions import Unpack
 
 from reelstack.config import FeatureSet
-from reelstack.errors import ConfigError, DeviceError
+from reelstack.errors import ConfigError, DeviceError, VideoError
 from reelstack.extract.engine import Arrays
 from reelstack.extract.options import SetOptions, set_of
 from reelstack.extract.rows import Source
@@ -55,13 +55,24 @@ def extract_video(
     feature_set = set_of(model, options)
     if align is not None and feature_set.entry.reads != "audio":
         raise ConfigError(f"align is given, but {model} reads frames; allowed: for sound models")
-    source = Source(
+    extractor = open_extractor(feature_set, weights, device=device)
+    try:
+        return run_video(_source(path, align, keep_frames), extractor, feature_set)
+    except VideoError as error:
+        raise error.about(path) from None
+
+
+def _source(
+    path: str | os.PathLike[str],
+    align: Features | None,
+    keep_frames: str | os.PathLike[str] | None,
+) -> Source:
+    return Source(
         Path(path),
         threads=torch.get_num_threads(),
         windows=None if align is None else (align.time_start, align.time_end),
         pictures=None if keep_frames is None else Path(keep_frames),
     )
-    return run_video(source, open_extractor(feature_set, weights, device=device), feature_set)
 
 
 def open_extractor(feature_set: FeatureSet, weights: Weights | None, *, device: str) -> Extractor:

@@ -58,7 +58,7 @@ class ShardExtraction:
         self._threads = threads
         self._resources = ExitStack()
         self._aligned = {r["video_id"]: (aligned, r) for r in aligned.rows} if aligned else {}
-        self._pictures = pictures if feature_set.settings["keep_frames"] else None
+        self._pictures = pictures if feature_set.settings.get("keep_frames") else None
         self._labels: list[str] = []
         hashes = {component: c.sha256 for component, c in checkpoints.items()}
         self._parameters = {"set": feature_set.parameters(), "weights": hashes}

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from reelstack.errors import ConfigError
 from reelstack.models.checkpoint import load_state, read_state_dict
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.folding import fold_batch_norm
 from reelstack.models.labels import published_names
 from reelstack.models.layers import LayerTap

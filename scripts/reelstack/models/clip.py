@@ -23,7 +23,7 @@ from typing_extensions import override
 from reelstack.errors import ConfigError
 from reelstack.models.base import FrameNetwork, Inputs
 from reelstack.models.checkpoint import load_state, read_state_dict
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.images import resize, resize_crop, shorter_side
 
 _SCALARS = "input_resolution|context_length|vocab_size"

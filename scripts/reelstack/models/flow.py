@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from reelstack.models.base import Extractor, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.flow_estimators import FlowEstimator, flow_into_frames, load_network
 from reelstack.models.images import resize
 

@@ -31,7 +31,7 @@ from typing_extensions import override
 
 from reelstack.errors import ConfigError, WeightsError
 from reelstack.models.base import Extractor, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.hub import with_safetensors
 
 OUTPUTS = ("pooled", "tokens")

@@ -19,7 +19,7 @@ from typing_extensions import override
 from reelstack.errors import ConfigError, nearest
 from reelstack.models.base import Extractor, Inputs
 from reelstack.models.checkpoint import load_state, read_state_dict
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.flow_estimators import (
     FlowEstimator,
     flow_into_frames,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from reelstack.files import CHECKOUT
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 
 
 def published_names(entry: ModelEntry) -> tuple[str, ...]:

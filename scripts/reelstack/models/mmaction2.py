@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from reelstack.errors import ConfigError
 from reelstack.models.base import ClipNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.networks.mmaction2 import R2Plus1dR34
 
 SIDE = 256

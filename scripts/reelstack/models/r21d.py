@@ -19,7 +19,7 @@ from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dSte
 from typing_extensions import override
 
 from reelstack.models.base import ClipNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.networks.r21d_tiny import tiny_r2plus1d
 
 MEAN = (0.43216, 0.394666, 0.37645)

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from reelstack.errors import ConfigError
 from reelstack.models.base import ClipNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.networks.r2plus1d_pytorch import R2Plus1DClassifier
 
 HEIGHT, WIDTH = 128, 171

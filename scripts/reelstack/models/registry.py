@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reelstack.errors import ConfigError, nearest
-from reelstack.models.entries import ENTRIES, OPEN_ENTRIES, ModelEntry
+from reelstack.models.entries import ENTRIES, OPEN_ENTRIES
+from reelstack.models.entry import ModelEntry
 
 if TYPE_CHECKING:
     from reelstack.models.base import Extractor

@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from typing_extensions import override
 
 from reelstack.models.base import FrameNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.images import resize, resize_crop, shorter_side
 
 RESIZE = 256

@@ -19,7 +19,7 @@ from torchvision.models.video import s3d
 from typing_extensions import override
 
 from reelstack.models.base import ClipNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 
 SIDE = 224
 

@@ -22,7 +22,8 @@ from typing_extensions import override
 from reelstack.errors import ConfigError, WeightsError, nearest
 from reelstack.models.base import FrameNetwork, Inputs
 from reelstack.models.checkpoint import load_state, read_state_dict
-from reelstack.models.entries import IMAGENET, ModelEntry
+from reelstack.models.entries import IMAGENET
+from reelstack.models.entry import ModelEntry
 from reelstack.models.labels import read_names
 
 

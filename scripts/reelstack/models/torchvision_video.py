@@ -18,7 +18,7 @@ from torchvision.transforms.functional import resize
 from typing_extensions import override
 
 from reelstack.models.base import ClipNetwork, Inputs
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.s3d import S3DNetwork
 
 

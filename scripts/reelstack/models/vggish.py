@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from reelstack.models.base import Extractor, Inputs
 from reelstack.models.checkpoint import load_state, read_state_dict
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.networks.vggish import VGGish
 
 SAMPLE_RATE = 16_000

@@ -21,7 +21,7 @@ from reelstack.errors import ConfigError, WeightsError
 from reelstack.files import CHECKOUT, locked, sha256_of, write_text
 from reelstack.ingest.inputs import resolve
 from reelstack.models.download import download
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.registry import missing_package, model_entry
 
 HUB_FAMILIES = ("hf", "timm")

@@ -19,7 +19,7 @@ import numpy as np
 from reelstack.errors import BROKEN_STATUSES, StoreError, nearest
 from reelstack.features import Features
 from reelstack.files import atomic_path
-from reelstack.models.entries import ModelEntry
+from reelstack.models.entry import ModelEntry
 from reelstack.models.registry import model_entry
 from reelstack.store.reader import FeatureGroup, open_store
 
