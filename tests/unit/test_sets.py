@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reelstack import models
 from reelstack.config import Config, FeatureSet, load_config
 from reelstack.errors import ConfigError
 from reelstack.extract import api
@@ -332,6 +333,7 @@ class TestMissingPackages:
         self, name: str, package: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delitem(sys.modules, "reelstack.models.hub", raising=False)
+        monkeypatch.delattr(models, "hub", raising=False)  # where an earlier import left it
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ConfigError, match=f"{name} needs the package {package}, which"):
             ensure_checkpoint(Request(name, "rgb"))
