@@ -126,19 +126,10 @@ def _known(value: float | None) -> str:
 def _show(options: argparse.Namespace) -> Iterator[str]:
     from reelstack.extract.api import extract_video
 
-    features = extract_video(
-        options.video,
-        model=options.model,
-        weights=_weights(options.weights),
-        stack_size=options.stack_size,
-        step_size=options.step_size,
-        fps=options.fps,
-        tail=options.tail,
-        device=options.device,
-        precision=options.precision,
-        top_k=options.top_k,
-        **dict(_key_value(text) for text in options.option),
-    )
+    named = "model device stack_size step_size fps tail precision top_k".split()
+    keys: Any = {key: getattr(options, key) for key in named}
+    keys |= {"weights": _weights(options.weights)} | dict(map(_key_value, options.option))
+    features = extract_video(options.video, **keys)
     reason = f" ({features.error})" if features.error else ""
     yield f"{options.video}: {_read(features.info)}, status {features.status}{reason}"
     for stream, values in features.streams.items():

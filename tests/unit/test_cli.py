@@ -65,6 +65,27 @@ def test_models_for_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.split("|")[1].strip() for row in rows] == [f"`{name}`" for name in names]
 
 
+def test_show_with_other_keys_of_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = write_video(tmp_path / "v.mp4", num_frames=40)
+    given = ("--model", TINY, "--device", "cpu", "--top-k", 0)
+    wanted = ("layer=layer2", "stack_size=8", "step_size=30", f"keep_frames={tmp_path / 'kept'}")
+    options = [text for option in wanted for text in ("--option", option)]
+    status, out, _ = run(capsys, "show", video, *given, *options)
+    assert (status, out.splitlines()[1]) == (0, "rgb: shape (2, 40), float32")
+    assert len(list((tmp_path / "kept").iterdir())) == 16  # 0–7 and 30–37
+    status, _, error = run(capsys, "show", video, *given, "--option", "layer")
+    assert (status, error) == (1, "error: --option is 'layer'; allowed: KEY=VALUE\n")
+
+
+def test_show_with_a_checkpoint_of_a_component(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("show", "v.mp4", "--model", "i3d_kinetics400", "--option", "streams=[rgb]")
+    status, _, error = run(capsys, *given, "--weights", "rgb=nowhere.pt")
+    assert status == 1
+    assert "weights of i3d_kinetics400 (rgb): nowhere.pt" in error
+    status, _, error = run(capsys, *given, "--weights", "sound=nowhere.pt")
+    assert "weights has the component 'sound'; i3d_kinetics400 has: rgb, flow" in error
+
+
 def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "-a b.mp4", num_frames=40)
     options = ("--model", TINY, "--device", "cpu", "--tail", "pad", "--top-k", 2)
@@ -99,7 +120,7 @@ def test_show_a_short_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (("show", "gone.mp4", "--model", TINY), "error: gone.mp4: no such file"),
         (("show", "gone.mp4", "--model", "resnet5"), "error: model is 'resnet5'; allowed: "),
-        (("show", "text.mp4", "--model", TINY), "error: cannot be opened as a video"),
+        (("show", "text.mp4", "--model", TINY), "error: text.mp4: cannot be opened as a video"),
         (("show", "v.mp4", "--model", TINY, "--weights", "w.pth"), "w.pth is no file"),
         (("show", "v.mp4", "--model", TINY, "--stack-size", "-2"), "stack_size is -2"),
         (("summary", "nothing"), "error: nothing/manifest.csv: no such manifest"),
