@@ -73,11 +73,11 @@ def manifest_rows(
 
 def _outcome(result: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that the extraction of a video decides."""
-    count = result.get("num_windows", 0)
+    count, fps = result.get("num_windows", 0), result.get("fps")
     return {
         "num_windows": count,
         "row_size": count,
-        "fps_used": result.get("fps"),
+        "fps_used": None if fps is None else round(fps, 6),
         **{k: result.get(k) for k in _FROM_RESULT},
     }
 
