@@ -52,9 +52,10 @@ def test_a_failed_extraction_of_a_raised_version_is_not_forgotten(
     """T1 at its sharpest: nothing that `aggregate` reads has changed. With only the last stage
     as a target the next run would say "Nothing to be done" and keep the stale features."""
     project = finished.copy_to(tmp_path / "project", checkout=copy_checkout(tmp_path / "checkout"))
-    entries = project.checkout / "scripts/reelstack/models/entries.py"
-    raised = entries.read_text().replace("version: int = 1", "version: int = 2")
-    entries.write_text(raised)
+    entry = project.checkout / "scripts/reelstack/models/entry.py"
+    raised = entry.read_text().replace("version: int = 1", "version: int = 2")
+    assert raised != entry.read_text()
+    entry.write_text(raised)
     assert project.plan().jobs == jobs(extract_r21d=2, aggregate=1)
     failed = project.attempt("--keep-going", environment=without_torch(project))
     assert failed.returncode != 0
